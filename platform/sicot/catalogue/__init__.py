@@ -1,0 +1,1 @@
+"""Products as they come: what a row is, and where rows come from."""

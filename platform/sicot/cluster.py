@@ -1,0 +1,50 @@
+"""Starting Ray, or joining the cluster that a job was submitted to."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from sicot.errors import UserError
+
+
+@contextmanager
+def session(cpus: int = 4, dashboard_port: int | None = None) -> Iterator[str]:
+    """Ray for the length of the block: the cluster of ``RAY_ADDRESS`` or of this job, else a local one.
+
+    ``cpus`` logical CPUs are given to a local cluster (more than cores is fine: they are places, not cores).
+    Yields the dashboard's URL ("" where there is none). A session that is already up is used and left up.
+    """
+    if ray.is_initialized():
+        yield dashboard_url()
+        return
+    address = os.environ.get("RAY_ADDRESS", "local")
+    local = {"num_cpus": cpus, "object_store_memory": 800_000_000, "include_dashboard": True} if address == "local" else {}
+    if local and dashboard_port is not None:
+        local["dashboard_port"] = dashboard_port
+    try:
+        ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, **local)
+    except ConnectionError as error:
+        raise UserError(f"no Ray cluster answers at {address}: start one or unset RAY_ADDRESS") from error
+    try:
+        yield dashboard_url()
+    finally:
+        ray.shutdown()
+
+
+def dashboard_url() -> str:
+    """The dashboard of the running cluster, or ""."""
+    url = getattr(ray._private.worker._global_node, "webui_url", None) or ray._private.worker.get_dashboard_url()
+    return f"http://{url}" if url else ""
+
+
+def require(cpus: float, gpus: float, what: str) -> None:
+    """Refuse work that could only wait for ever: :class:`UserError` if the whole cluster is too small."""
+    have = ray.cluster_resources()
+    for kind, need in (("CPU", cpus), ("GPU", gpus)):
+        if need > have.get(kind, 0):
+            raise UserError(f"{what} needs {need:g} {kind}s, the cluster has {have.get(kind, 0):g}: use fewer workers or a larger cluster")

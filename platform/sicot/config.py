@@ -1,0 +1,539 @@
+"""Every setting of sicot, typed, with its default and its meaning: the one place to look it up.
+
+One :class:`Experiment` describes a whole run. A job reads it in three layers, the later one winning:
+
+    defaults below  <  a YAML file (``--preset demo`` or ``--config my.yaml``)  <  command line flags
+
+Any field is a flag: ``--model.attention.rank 64``. The text under each field is what ``--help`` prints.
+Unknown names and values out of range are refused before anything starts, in one line that names the field.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from sicot.errors import UserError
+
+PRESETS = Path(__file__).parent / "presets"
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A group of settings."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+# ---------------------------------------------------------------- catalogue
+
+
+class Columns(Section):
+    """How the columns of your catalogue are called."""
+
+    id: str = "id"
+    """Unique name of a row; made from the row's place in the file where the column is missing."""
+    image: str = "image"
+    """Photo: encoded bytes, or a path or URI (relative ones are looked up in `catalogue.images`)."""
+    title: str = "title"
+    """Product title; may be missing."""
+    tags: str = "tags"
+    """List of strings, or one string split at `catalogue.tags_separator`; may be missing."""
+    label: str = "label"
+    """Class of the product; may be missing for prediction."""
+    split: str = "split"
+    """train, val or test; a split is made where the column is missing."""
+
+
+class Split(Section):
+    """How rows are dealt to train, val and test when the catalogue does not say.
+
+    Stratified by class; every class keeps at least one training row; rows with the same photo or the same
+    title stay on one side.
+    """
+
+    val: Share = 0.1
+    """Share of rows for validation."""
+    test: Share = 0.1
+    """Share of rows for the final test."""
+    seed: int = 0
+    """Seed of the split."""
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_train(self) -> Self:
+        if self.val + self.test >= 1:
+            raise ValueError("val + test must leave rows to train on: their sum must be below 1")
+        return self
+
+
+class Synthetic(Section):
+    """The embedded catalogue: rendered products with noisy Chinese and English words."""
+
+    rows: Count = 3000
+    """Number of rows, validation and test included."""
+    classes: Annotated[int, Field(ge=2)] = 60
+    """Number of products."""
+    imbalance: Annotated[float, Field(ge=1.0)] = 50.0
+    """Training rows of the most frequent class over those of the rarest (Zipf's law in between)."""
+    image_size: Annotated[int, Field(ge=16, le=1024)] = 96
+    """Side of the square photos, pixels."""
+    word_noise: Share = 0.25
+    """Share of words that are dropped, irrelevant or of another product."""
+    no_text: Share = 0.05
+    """Share of rows without any words."""
+    seed: int = 0
+    """Seed of the catalogue: the same seed gives the same bytes."""
+
+
+class Catalogue(Section):
+    """Where the products come from."""
+
+    path: str = "synthetic"
+    """`synthetic`, or a file, folder, glob or URI (local, s3://, gs://) of Parquet, CSV or WebDataset files."""
+    format: Literal["auto", "parquet", "csv", "webdataset"] = "auto"
+    """File format; `auto` goes by the file names."""
+    images: str | None = None
+    """Folder or URI prefix of relative image paths; default: beside the catalogue file."""
+    tags_separator: str = ","
+    """Separator where tags are one string."""
+    columns: Columns = Columns()
+    split: Split = Split()
+    synthetic: Synthetic = Synthetic()
+
+
+# ---------------------------------------------------------------- prepare
+
+
+class Images(Section):
+    """What is done to a photo before training."""
+
+    size: Annotated[int, Field(ge=16, le=1024)] = 128
+    """Side of the square the model sees, pixels."""
+    fit: Literal["squash", "pad", "crop"] = "squash"
+    """How a photo becomes a square: squash its sides, pad the shorter, or crop the longer."""
+    quality: Annotated[int, Field(ge=50, le=100)] = 90
+    """JPEG quality of the prepared photos."""
+    max_pixels: Count = 50_000_000
+    """Photos with more pixels are refused unread (decompression bombs)."""
+    max_bytes: Count = 20_000_000
+    """Photo files above this size are refused, bytes."""
+
+
+class Text(Section):
+    """What is done to titles and tags."""
+
+    max_words: Annotated[int, Field(ge=1, le=512)] = 32
+    """Words kept per product, the title's first."""
+    pairs: bool = False
+    """Also use pairs of neighbouring title words as words."""
+    min_count: Count = 2
+    """Words rarer than this in the training split are left out of the vocabulary."""
+    max_vocabulary: Count = 100_000
+    """Size of the vocabulary; the most frequent words win."""
+    max_characters: Count = 2000
+    """Titles are cut here, characters."""
+
+
+class Word2Vec(Section):
+    """Word vectors trained on the catalogue's own words (training split only)."""
+
+    dimension: Annotated[int, Field(ge=2, le=1024)] = 100
+    """Length of a word vector."""
+    epochs: Count = 10
+    """Passes over the training words."""
+    window: Count = 10
+    """Words on either side that count as context; titles are short, so most of them."""
+    negatives: Count = 10
+    """Random words drawn against each true one."""
+
+
+class Groups(Section):
+    """Which classes count as head, medium and tail, by their training rows."""
+
+    head_above: Count = 100
+    """A class with more training rows is head."""
+    tail_below: Count = 20
+    """A class with fewer training rows is tail; the rest is medium."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.tail_below > self.head_above + 1:
+            raise ValueError("tail_below must not be above head_above + 1: the groups would overlap")
+        return self
+
+
+class Prepare(Section):
+    """The Ray Data job that turns a catalogue into a prepared set."""
+
+    images: Images = Images()
+    text: Text = Text()
+    word2vec: Word2Vec = Word2Vec()
+    groups: Groups = Groups()
+    max_quarantined: Share = 0.2
+    """The job fails when a larger share of the rows is bad."""
+    rows_per_block: Count = 1024
+    """Rows a task works on, and rows per written file; an interrupted job continues behind finished files."""
+    seed: int = 0
+    """Seed of the word vectors."""
+
+
+# ---------------------------------------------------------------- model
+
+
+class Visual(Section):
+    """The visual stream: v = normalise(P · trunk(photo))."""
+
+    trunk: str = "mobilenet_v2"
+    """Any torchvision classifier by its name."""
+    weights: str | None = None
+    """Weights of the trunk: a file (.pt state dict or .safetensors), a torchvision name such as DEFAULT, or none."""
+    freeze: bool = False
+    """Keep the trunk's weights and batch statistics as they are; train only what stands on it."""
+    dropout: Share = 0.0
+    """Dropout on the trunk's features."""
+
+
+class Attention(Section):
+    """Bilinear word attention: which of the words beside a photo to believe."""
+
+    kind: Literal["bilinear", "linear", "mean"] = "bilinear"
+    """bilinear: photo and word score together; linear: the word alone; mean: no attention."""
+    rank: Annotated[int, Field(ge=0)] = 64
+    """Rank of the bilinear form; 0 = full rank."""
+    null_word: bool = True
+    """Offer the attention a word that stands for nothing, so that it can refuse all words."""
+    idf: bool = True
+    """Let rare words weigh more from the start (a learnt factor on the inverse document frequency)."""
+    temperature: Positive = 1.0
+    """Divides the scores before the softmax; lower is sharper."""
+
+
+class Loss(Section):
+    """Weights of the loss parts. The mixed stream teaches the visual one, never the reverse."""
+
+    visual: Weight = 1.0
+    """Cross-entropy of the photo's answer."""
+    mixed: Weight = 1.0
+    """Cross-entropy of the answer from photo and words."""
+    text: Weight = 0.5
+    """Cross-entropy of the words' answer."""
+    distill: Weight = 0.0
+    """KL divergence that pulls the photo's answer to the mixed one."""
+    contrast: Weight = 0.0
+    """InfoNCE that pulls photo and words of a product together."""
+    contrast_temperature: Positive = 0.1
+    """Temperature of the InfoNCE term."""
+    tau: Weight = 1.0
+    """Strength of the logit adjustment by the class prior; 0 is plain cross-entropy."""
+
+
+class Model(Section):
+    """SICoT: two streams, co-trained through one classifier."""
+
+    dimension: Annotated[int, Field(ge=2, le=4096)] = 256
+    """Length of the feature vectors."""
+    visual: Visual = Visual()
+    attention: Attention = Attention()
+    fusion: Literal["sum", "mlp", "gate"] = "sum"
+    """How photo and words become one feature: plain sum, an MLP on both, or a learnt gate."""
+    classifier: Literal["cosine", "linear"] = "cosine"
+    """Cosine: rows of the classifier are normalised and scaled."""
+    scale: Positive = 16.0
+    """Scale of the cosine logits at the start (learnt)."""
+    word_dropout: Share = 0.1
+    """Share of words hidden in training."""
+    text_dropout: Share = 0.2
+    """Share of products whose words are all hidden in training."""
+    image_dropout: Share = 0.1
+    """Share of products whose photo is hidden from the mixed stream in training, for text-only questions."""
+    loss: Loss = Loss()
+
+    @model_validator(mode="after")
+    def _trains_something(self) -> Self:
+        if self.loss.visual + self.loss.mixed + self.loss.text == 0:
+            raise ValueError("loss.visual, loss.mixed and loss.text are all 0: nothing would be trained")
+        return self
+
+    @property
+    def uses_words(self) -> bool:
+        """False for the visual-only baseline: no loss part looks at the words."""
+        parts = self.loss
+        return parts.mixed + parts.text + parts.distill + parts.contrast > 0
+
+
+VISUAL_ONLY: dict[str, Any] = {"loss": {"mixed": 0.0, "text": 0.0, "distill": 0.0, "contrast": 0.0}}
+"""What turns a SICoT config into its visual-only baseline; all else stays equal."""
+
+
+# ---------------------------------------------------------------- train
+
+
+class Augment(Section):
+    """Random changes to training photos."""
+
+    flip: Share = 0.5
+    """Share of photos mirrored left to right."""
+    zoom: Share = 0.25
+    """Largest change of scale, as a share of the side."""
+    shift: Share = 0.1
+    """Largest shift, as a share of the side."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 10.0
+    """Largest rotation, degrees."""
+    light: Share = 0.2
+    """Largest change of brightness and contrast."""
+
+
+class Train(Section):
+    """How Ray Train co-trains the model."""
+
+    workers: Count = 1
+    """Number of Ray Train workers."""
+    gpu: bool | None = None
+    """One GPU per worker; default: if the cluster has any."""
+    epochs: Count = 10
+    """Passes over the training split."""
+    batch_size: Count = 64
+    """Rows per worker and step."""
+    accumulate: Count = 1
+    """Steps whose gradients are summed before the weights move."""
+    learning_rate: Positive = 1e-3
+    """Peak learning rate (AdamW, cosine schedule)."""
+    trunk_rate: Weight = 0.3
+    """The trunk's learning rate, as a factor."""
+    word_rate: Weight = 1.0
+    """The word vectors' learning rate, as a factor."""
+    weight_decay: Weight = 0.02
+    """AdamW's weight decay, matrices only."""
+    warmup: Share = 0.05
+    """Share of all steps in which the learning rate climbs."""
+    clip: Weight = 1.0
+    """Gradients are clipped at this norm; 0 switches clipping off."""
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Decay of the averaged weights that are evaluated and kept; 0 switches averaging off."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many epochs without better validation macro accuracy; 0 = train to the end."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on a GPU that has it, fp32 elsewhere."""
+    channels_last: bool = True
+    """Memory layout of the convolutions."""
+    compile: bool = False
+    """Compile the trunk with torch.compile."""
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    """Also save a checkpoint every so many steps; 0 = at the end of each epoch only."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How many lost workers to replace before giving up."""
+    loader_processes: Annotated[int, Field(ge=0)] = 0
+    """Processes per worker that decode photos; 0 = decode in the training process (right for CPU training)."""
+    augment: Augment = Augment()
+    seed: int = 0
+    """Seed of the weights, the order of rows and the augmentation."""
+
+
+# ---------------------------------------------------------------- after training
+
+
+class Evaluate(Section):
+    """How answers are measured."""
+
+    batch_size: Count = 128
+    """Rows per step."""
+    bins: Count = 15
+    """Bins of the expected calibration error."""
+    seeds: Annotated[int, Field(ge=0, le=20)] = 0
+    """Further seeds for the comparison with the visual-only baseline; 0 = the run's own seed alone."""
+
+
+class Registry(Section):
+    """When a new model may become the champion."""
+
+    name: str = "sicot"
+    """Name of the registered model."""
+    tail_tolerance: Share = 0.01
+    """How much tail accuracy may drop for a champion whose overall accuracy does not."""
+
+
+class Track(Section):
+    """MLflow."""
+
+    uri: str | None = None
+    """Tracking server or store; default: a SQLite file in `storage`."""
+    experiment: str = "sicot"
+    """MLflow experiment that runs are filed under."""
+
+
+class Serve(Section):
+    """The endpoint."""
+
+    model: str = "models:/sicot@champion"
+    """Model to serve: an MLflow URI or the folder of a bundle."""
+    host: str = "127.0.0.1"
+    """Address to listen on; the endpoint has no password, so think before you open it."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on."""
+    replicas: Count = 1
+    """Processes that answer."""
+    max_batch: Count = 16
+    """Photos answered in one step of the model."""
+    batch_wait_ms: Weight = 5.0
+    """How long to wait for a fuller batch, milliseconds."""
+    max_queue: Count = 128
+    """Requests that may wait; more are answered 503 at once."""
+    max_bytes: Count = 10_000_000
+    """Larger request bodies are answered 413, bytes."""
+    max_pixels: Count = 40_000_000
+    """Photos with more pixels are answered 413, unread."""
+    max_k: Count = 100
+    """Most ranked classes a request may ask for."""
+
+
+class Tune(Section):
+    """Ray Tune's search of attention and loss weights."""
+
+    trials: Count = 12
+    """Number of trials; the first one is the config as it stands."""
+    concurrent: Count = 2
+    """Trials at the same time, one CPU each."""
+    epochs: Count = 10
+    """Longest trial."""
+    grace: Count = 3
+    """Epochs before ASHA may stop a trial."""
+    tail_weight: Share = 0.5
+    """Objective: this share of tail accuracy, the rest overall accuracy, on validation, with words."""
+    seed: int = 0
+    """Seed of the search."""
+
+
+# ---------------------------------------------------------------- the whole
+
+
+class Job(BaseSettings):
+    """Base of what a job reads from its YAML file and its command line (never from the environment)."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        cli_use_class_docs_for_groups=True,
+        nested_model_default_partial_update=True,
+        cli_parse_none_str="none",
+        cli_exit_on_error=False,
+    )
+
+    storage: str = "runs"
+    """Folder or URI that everything is written under."""
+    track: Track = Track()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # the command line puts itself in front; the environment is not read
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's store: `track.uri`, or a SQLite file in a local `storage`."""
+        if self.track.uri:
+            return self.track.uri
+        if "://" in self.storage:
+            raise UserError("track.uri is needed when storage is a URI: name your MLflow server")
+        return f"sqlite:///{Path(self.storage).absolute() / 'mlflow.db'}"
+
+
+class Experiment(Job):
+    """One experiment: catalogue in, served recognizer out."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "default"
+    """Name of the run; its files are in `storage`/name, and the same name continues it."""
+    catalogue: Catalogue = Catalogue()
+    prepare: Prepare = Prepare()
+    model: Model = Model()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    registry: Registry = Registry()
+    serve: Serve = Serve()
+    tune: Tune = Tune()
+
+    @property
+    def folder(self) -> str:
+        """Where this run's files are: an absolute path or a URI."""
+        root = self.storage if "://" in self.storage else str(Path(self.storage).absolute())
+        return f"{root.rstrip('/')}/{self.name}"
+
+    def save(self, path: Path) -> None:
+        """Write the resolved config as YAML that ``--config`` takes."""
+        aside = path.with_suffix(".part")
+        aside.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        aside.replace(path)
+
+
+JobType = TypeVar("JobType", bound=Job)
+
+
+def presets() -> list[str]:
+    """Names that ``--preset`` takes."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a config file; :class:`UserError` names the file and what is wrong with it."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"no config file at {path}") from error
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold `section: values`, not a {type(values).__name__}")
+    return values
+
+
+def load(job: type[JobType], argv: list[str] | None = None, program: str | None = None) -> JobType:
+    """Read a job's settings from ``argv`` (default: this process's), a preset or a file, and the defaults.
+
+    :class:`UserError` names the field that is wrong. ``--help`` prints every field and exits.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset")
+    first.add_argument("--config", type=Path)
+    layers, rest = first.parse_known_args(argv)
+    values: dict[str, Any] = {}
+    if layers.preset and layers.config:
+        raise UserError("give --preset or --config, not both")
+    if layers.preset:
+        if layers.preset not in presets():
+            raise UserError(f"--preset {layers.preset}: no such preset; there are {', '.join(presets())}")
+        values = read_yaml(PRESETS / f"{layers.preset}.yaml")
+    elif layers.config:
+        values = read_yaml(layers.config)
+    values = {key: value for key, value in values.items() if job is Experiment or key in job.model_fields}
+    try:
+        return job(_cli_parse_args=rest, _cli_prog_name=program, **values)
+    except ValidationError as error:
+        raise UserError("; ".join(_say(problem) for problem in error.errors()[:3])) from None
+    except SettingsError as error:
+        raise UserError(str(error)) from None
+
+
+def _say(problem: Any) -> str:
+    field = ".".join(str(part) for part in problem["loc"]) or "config"
+    what = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"{field}: there is no such setting; see --help"
+    given = problem.get("input")
+    return f"{field}: {what}" + ("" if isinstance(given, (dict, BaseModel)) else f" (given: {given!r})")

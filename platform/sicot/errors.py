@@ -1,0 +1,41 @@
+"""The one error a user can cause, and how a job ends on it: a line that says what and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where, and what to do."""
+
+
+def door(main: Callable[[], None]) -> None:
+    """Run a job's ``main``; end the process with 0, or with one line on stderr and 2 (130 on Ctrl-C).
+
+    What is not the user's to mend keeps its traceback. ``SICOT_DEBUG=1`` shows it always.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        line = _line(error)
+        if line is None or os.environ.get("SICOT_DEBUG"):
+            traceback.print_exc()
+        print(f"error: {line or f'{type(error).__name__}: {error}'}", file=sys.stderr)
+        sys.exit(2 if line else 1)
+
+
+def _line(error: BaseException | None) -> str | None:
+    """The line for the user, found anywhere in the chain of causes; None if this is a bug of ours."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return str(error)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return f"the disk is full ({error.filename or error}): free some space and run the same command again"
+        error = error.__cause__ or error.__context__ or getattr(error, "cause", None)
+    return None

@@ -1,0 +1,1 @@
+"""From a catalogue to a prepared set: text, photos, splits, classes, with Ray Data."""

@@ -1,0 +1,88 @@
+"""Files and folders on any file system pyarrow or fsspec opens: local paths, s3://, gs://, memory://.
+
+Everything is written aside and then moved to its name, so that a reader never meets half a file.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from sicot.errors import UserError
+
+
+def open_uri(uri: str) -> tuple[pafs.FileSystem, str]:
+    """File system and path of ``uri``; a bare path is local. :class:`UserError` if no library opens the scheme."""
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), uri
+    try:
+        return pafs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        pass  # not one of Arrow's own; fsspec knows many more
+    except OSError as error:
+        raise UserError(f"cannot open {uri}: {error}") from error
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"cannot open {uri}: {error}") from error
+    return pafs.PyFileSystem(pafs.FSSpecHandler(system)), path
+
+
+def exists(uri: str) -> bool:
+    """Whether there is a file or folder at ``uri``."""
+    system, path = open_uri(uri)
+    return system.get_file_info(path).type != pafs.FileType.NotFound
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole file. ``FileNotFoundError`` if there is none."""
+    system, path = open_uri(uri)
+    with system.open_input_stream(path, compression=None) as stream:
+        return stream.read()
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write aside, then rename; parent folders are made."""
+    system, path = open_uri(uri)
+    system.create_dir(path.rpartition("/")[0], recursive=True)
+    aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        with system.open_output_stream(aside, compression=None) as stream:
+            stream.write(content)
+        system.move(aside, path)
+    except BaseException:
+        if system.get_file_info(aside).type != pafs.FileType.NotFound:
+            system.delete_file(aside)
+        raise
+
+
+def read_json(uri: str) -> Any:
+    """The JSON value in the file."""
+    return json.loads(read_bytes(uri))
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write ``value`` as readable JSON with sorted keys, so that equal values are equal files."""
+    write_bytes(uri, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """The Parquet file as a table."""
+    system, path = open_uri(uri)
+    return pq.read_table(path, filesystem=system, columns=columns, partitioning=None)
+
+
+def write_table(uri: str, table: pa.Table, row_group_size: int | None = None) -> None:
+    """Write a Parquet file; columns named image are left uncompressed (they are JPEG already)."""
+    sink = pa.BufferOutputStream()
+    codec: Any = {name: "none" if name == "image" else "zstd" for name in table.column_names}
+    # dictionary indices and list children are addressed by their own paths: let Parquet choose for those
+    pq.write_table(table, sink, compression=codec, row_group_size=row_group_size, use_dictionary=False)
+    write_bytes(uri, sink.getvalue().to_pybytes())

@@ -1,0 +1,34 @@
+"""Fixtures of the whole run: one Ray cluster, real data where there is some, a small bundle."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes with two threads each are far slower than with one
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sicot  # noqa: F401  sets Ray's environment before anything imports Ray
+
+CPUS = 6
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A local Ray with `CPUS` logical CPUs, up once for all tests."""
+    from sicot import cluster
+
+    with cluster.session(CPUS):
+        yield
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder of real product data, named by SICOT_DATA."""
+    folder = os.environ.get("SICOT_DATA")
+    if not folder:
+        pytest.skip("SICOT_DATA names no folder of product data")
+    return Path(folder).absolute()
