@@ -32,3 +32,11 @@ def data_folder() -> Path:
     if not folder:
         pytest.skip("SICOT_DATA names no folder of product data")
     return Path(folder).absolute()
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of an untrained bundle: six classes, 32-pixel photos, Chinese and English words."""
+    from tests.builders import bundle_folder
+
+    return bundle_folder(tmp_path_factory.mktemp("tiny"))

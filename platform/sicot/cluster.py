@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -13,7 +14,7 @@ from sicot.errors import UserError
 
 
 @contextmanager
-def session(cpus: int = 4, dashboard_port: int | None = None) -> Iterator[str]:
+def session(cpus: int = 4) -> Iterator[str]:
     """Ray for the length of the block: the cluster of ``RAY_ADDRESS`` or of this job, else a local one.
 
     ``cpus`` logical CPUs are given to a local cluster (more than cores is fine: they are places, not cores).
@@ -23,9 +24,7 @@ def session(cpus: int = 4, dashboard_port: int | None = None) -> Iterator[str]:
         yield dashboard_url()
         return
     address = os.environ.get("RAY_ADDRESS", "local")
-    local = {"num_cpus": cpus, "object_store_memory": 800_000_000, "include_dashboard": True} if address == "local" else {}
-    if local and dashboard_port is not None:
-        local["dashboard_port"] = dashboard_port
+    local: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": 800_000_000} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, **local)
     except ConnectionError as error:
@@ -47,4 +46,7 @@ def require(cpus: float, gpus: float, what: str) -> None:
     have = ray.cluster_resources()
     for kind, need in (("CPU", cpus), ("GPU", gpus)):
         if need > have.get(kind, 0):
-            raise UserError(f"{what} needs {need:g} {kind}s, the cluster has {have.get(kind, 0):g}: use fewer workers or a larger cluster")
+            raise UserError(
+                f"{what} needs {need:g} {kind}s, the cluster has {have.get(kind, 0):g}: "
+                "use fewer workers or a larger cluster"
+            )

@@ -438,7 +438,12 @@ class Job(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)  # the command line puts itself in front; the environment is not read
 
@@ -457,6 +462,8 @@ class Experiment(Job):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "default"
     """Name of the run; its files are in `storage`/name, and the same name continues it."""
+    fresh: bool = False
+    """Start the run over: delete what an earlier one of this name has left."""
     catalogue: Catalogue = Catalogue()
     prepare: Prepare = Prepare()
     model: Model = Model()
@@ -523,7 +530,7 @@ def load(job: type[JobType], argv: list[str] | None = None, program: str | None 
         values = read_yaml(layers.config)
     values = {key: value for key, value in values.items() if job is Experiment or key in job.model_fields}
     try:
-        return job(_cli_parse_args=rest, _cli_prog_name=program, **values)
+        return job(_cli_parse_args=rest, _cli_prog_name=program, **values)  # type: ignore[call-arg]
     except ValidationError as error:
         raise UserError("; ".join(_say(problem) for problem in error.errors()[:3])) from None
     except SettingsError as error:

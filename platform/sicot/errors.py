@@ -22,7 +22,7 @@ def door(main: Callable[[], None]) -> None:
         main()
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the last line of defence of a process
         line = _line(error)
         if line is None or os.environ.get("SICOT_DEBUG"):
             traceback.print_exc()

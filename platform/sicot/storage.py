@@ -86,3 +86,35 @@ def write_table(uri: str, table: pa.Table, row_group_size: int | None = None) ->
     # dictionary indices and list children are addressed by their own paths: let Parquet choose for those
     pq.write_table(table, sink, compression=codec, row_group_size=row_group_size, use_dictionary=False)
     write_bytes(uri, sink.getvalue().to_pybytes())
+
+
+def replace_folder(source: str, uri: str) -> None:
+    """Put the local folder ``source`` at ``uri`` in place of what is there: copied aside, then renamed.
+
+    Object stores rename no folders, but show each file only when it is whole.
+    """
+    system, path = open_uri(uri)
+    path = path.rstrip("/")
+    if not isinstance(system, pafs.LocalFileSystem):
+        pafs.copy_files(source, path, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=system)
+        return
+    aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        system.create_dir(aside, recursive=True)
+        pafs.copy_files(source, aside, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=system)
+        if system.get_file_info(path).type == pafs.FileType.Directory:
+            system.delete_dir(path)
+        system.move(aside, path)
+    except BaseException:
+        if system.get_file_info(aside).type == pafs.FileType.Directory:
+            system.delete_dir(aside)
+        raise
+
+
+def local_folder(uri: str, target: str) -> str:
+    """A local copy of the folder at ``uri`` in ``target``; a local folder is returned as it is."""
+    if "://" not in uri:
+        return uri
+    system, path = open_uri(uri)
+    pafs.copy_files(path, target, source_filesystem=system, destination_filesystem=pafs.LocalFileSystem())
+    return target

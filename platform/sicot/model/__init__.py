@@ -1,0 +1,1 @@
+"""SICoT as tensors: streams, attention, fusion, shared classifier, losses. Imports torch alone."""

@@ -123,7 +123,9 @@ class PreparedSet:
         except FileNotFoundError as error:
             raise UserError(f"no prepared set at {root}: run `python -m jobs.prepare` first") from error
         if raw.get("version") != VERSION:
-            raise UserError(f"{root} was prepared by another version ({raw.get('version')}, need {VERSION}): prepare it again")
+            raise UserError(
+                f"{root} was prepared by another version ({raw.get('version')}, need {VERSION}): prepare it again"
+            )
         return cls(root, Manifest.model_validate(raw))
 
     @cached_property

@@ -1,0 +1,1 @@
+"""Co-training: the plain PyTorch loop, and how Ray Train runs it on many workers."""

@@ -1,0 +1,286 @@
+"""The bundle: one folder that holds all it takes to answer, and the contract between training and every use.
+
+    bundle.json             Info: config, data digest, metrics, the SHA-256 of the files below
+    weights.safetensors     all parameters and buffers
+    classes.parquet         label, count, prior, group; the row number is the class index
+    vocabulary.parquet      word, count, idf; the row number + 1 is the word's id
+
+JSON, Parquet and safetensors only: loading a bundle never runs code from it. Evaluation, batch jobs and the
+endpoint all answer through :class:`Bundle`.
+
+B batch, H height, W width, T words, S = T + 1 words and the null word, C classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sicot import config, storage
+from sicot.errors import UserError
+from sicot.model.recognizer import SICoT
+from sicot.prepare import images
+from sicot.prepare.prepared import Classes, PreparedSet
+from sicot.prepare.text import Vocabulary, tokenise
+
+VERSION = 1
+FILES = ("weights.safetensors", "classes.parquet", "vocabulary.parquet")
+
+
+class Info(BaseModel):
+    """What a bundle says of itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = VERSION
+    name: str
+    digest: str
+    """SHA-256 over the files' own: names the model."""
+    created: str
+    model: config.Model
+    images: config.Images
+    text: config.Text
+    classes: int
+    vocabulary: int
+    word_dimension: int
+    temperature: float
+    """Divides the logits, fitted on validation, so that probabilities mean what they say."""
+    data_digest: str
+    training: dict[str, Any]
+    """How it was trained: epochs, images/s, commit and so on."""
+    metrics: dict[str, Any]
+    """Test metrics by regime; empty before evaluation."""
+    files: dict[str, str]
+    """SHA-256 of each file."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a person asks: a photo, words, or both."""
+
+    image: bytes | None = None
+    title: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Item:
+    """A query made ready for the model: decoded, tokenised."""
+
+    image_HW3: np.ndarray | None
+    tokens: list[str]
+    words: list[int]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A class and its probability."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the query and the share of attention it got; unknown words get none."""
+
+    token: str
+    weight: float
+    known: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Classes by falling probability, and which words were believed."""
+
+    ranked: list[Ranked]
+    words: list[Word]
+    no_word: float
+    """Attention on the null word: the share of "none of these words helps"; 1 if there are no words."""
+
+
+class Bundle:
+    """A model that answers. :meth:`predict` for everyday use; :meth:`encode` and :meth:`answer` are its two halves."""
+
+    def __init__(self, folder: str, info: Info, model: SICoT, classes: Classes, words: list[str]):
+        self.folder, self.info, self.model, self.classes = folder, info, model.eval(), classes
+        self.vocabulary = Vocabulary(words)
+        self.device = torch.device("cpu")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Bundle:
+        """Load and verify the bundle in a local folder.
+
+        Raises:
+            UserError: there is no bundle, it is of another version, or a file is not what the bundle says it is.
+        """
+        root = Path(folder)
+        try:
+            info = Info.model_validate(json.loads((root / "bundle.json").read_text()))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(f"no bundle at {root}: it must hold a bundle.json") from error
+        except (ValidationError, json.JSONDecodeError) as error:
+            raise UserError(f"{root}/bundle.json is not one this version reads (version {VERSION})") from error
+        for name in FILES:
+            if not (root / name).exists() or _sha256(root / name) != info.files.get(name):
+                raise UserError(f"{root / name} is missing or not the file that was bundled: fetch the bundle again")
+        classes = Classes(storage.read_table(str(root / "classes.parquet")))
+        words = storage.read_table(str(root / "vocabulary.parquet"), ["word"])["word"].to_pylist()
+        model = SICoT(
+            info.model,
+            info.images.size,
+            torch.zeros(info.classes),
+            torch.zeros(info.vocabulary + 1, info.word_dimension),
+            torch.zeros(info.vocabulary + 1),
+        )
+        try:
+            model.load_state_dict(load_file(root / "weights.safetensors"))
+        except (SafetensorError, RuntimeError) as error:
+            raise UserError(f"{root}/weights.safetensors does not fit {root}/bundle.json") from error
+        return cls(str(root), info, model, classes, words)
+
+    def to(self, device: str | torch.device) -> Bundle:
+        """Answer on another device."""
+        self.device = torch.device(device)
+        self.model.to(self.device)
+        return self
+
+    @property
+    def regimes(self) -> list[str]:
+        """What can be asked: image, image_text, text; image alone for a visual-only model."""
+        return ["image", "image_text", "text"] if self.info.model.uses_words else ["image"]
+
+    def decode(self, photo: bytes) -> np.ndarray:
+        """Encoded photo → uint8 [H, W, 3]. Raises :class:`sicot.prepare.images.BadImage`."""
+        return images.decode(photo, self.info.images)
+
+    def read(self, title: str, tags: Sequence[str]) -> tuple[list[str], list[int]]:
+        """Words of a query and their ids; 0 for words the vocabulary does not have."""
+        tokens = tokenise(title, tags, self.info.text)
+        return tokens, self.vocabulary.ids(tokens)
+
+    def encode(self, query: Query) -> Item:
+        """Decode and tokenise: the part that needs no model and can run beside it.
+
+        Raises:
+            BadImage: the photo cannot be read.
+            UserError: there is neither a photo nor a word this model knows.
+        """
+        image_HW3 = self.decode(query.image) if query.image is not None else None
+        tokens, words = self.read(query.title, query.tags)
+        if image_HW3 is None and not self.info.model.uses_words:
+            raise UserError("this model looks at photos only: send one")
+        if image_HW3 is None and not any(words):
+            raise UserError("nothing to go by: send a photo, or words that the catalogue uses")
+        return Item(image_HW3, tokens, words)
+
+    @torch.inference_mode()
+    def logits(self, images_BHW3: Tensor | None, words_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Calibrated logits z_BC and attention a_BS (None if no words were looked at); see :meth:`SICoT.answer`."""
+        if images_BHW3 is not None:
+            images_BHW3 = images_BHW3.to(self.device, non_blocking=True)
+        if words_BT is not None:
+            words_BT = words_BT.to(self.device, non_blocking=True)
+        z_BC, a_BS = self.model.answer(images_BHW3, words_BT)
+        return z_BC / self.info.temperature, a_BS
+
+    def answer(self, items: Sequence[Item], k: int = 5) -> list[Answer]:
+        """Answer a batch; items with and without photos may be mixed. At most C classes are ranked."""
+        answers: dict[int, Answer] = {}
+        with_photo = [i for i, item in enumerate(items) if item.image_HW3 is not None]
+        without = [i for i, item in enumerate(items) if item.image_HW3 is None]
+        for chosen in (with_photo, without):
+            if not chosen:
+                continue
+            batch = [items[i] for i in chosen]
+            photos = [item.image_HW3 for item in batch if item.image_HW3 is not None]
+            images_BHW3 = torch.from_numpy(np.stack(photos)) if photos else None
+            z_BC, a_BS = self.logits(images_BHW3, self.pad([item.words for item in batch]))
+            best = z_BC.softmax(1).topk(min(k, len(self.classes)))
+            for row, i in enumerate(chosen):
+                weights = a_BS[row].tolist() if a_BS is not None else None
+                answers[i] = self._answer(batch[row], best.values[row].tolist(), best.indices[row].tolist(), weights)
+        return [answers[i] for i in range(len(items))]
+
+    def predict(self, queries: Sequence[Query], k: int = 5) -> list[Answer]:
+        """Answer queries in one batch. Raises what :meth:`encode` raises."""
+        return self.answer([self.encode(query) for query in queries], k)
+
+    def pad(self, words: Sequence[Sequence[int]]) -> Tensor:
+        """Word ids of several products → words_BT, int64, filled up with 0 = no word."""
+        words_BT = torch.zeros(len(words), self.info.text.max_words, dtype=torch.long)
+        for row, ids in enumerate(words):
+            words_BT[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+        return words_BT
+
+    def _answer(self, item: Item, p: list[float], classes: list[int], weights: list[float] | None) -> Answer:
+        ranked = [Ranked(self.classes.labels[c], probability) for probability, c in zip(p, classes, strict=True)]
+        shares = weights[: len(item.words)] if weights else [0.0] * len(item.words)
+        words = [
+            Word(token, share, known=word > 0)
+            for token, share, word in zip(item.tokens, shares, item.words, strict=True)
+        ]
+        return Answer(ranked, words, no_word=weights[-1] if weights else 1.0)
+
+
+def write(
+    uri: str, name: str, model: SICoT, prepared: PreparedSet, temperature: float, training: dict[str, Any]
+) -> Info:
+    """Write the bundle of a trained model to ``uri`` (path or URI): aside first, then as a whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        state = {key: value.detach().to("cpu", torch.float32).contiguous() for key, value in model.state_dict().items()}
+        save_file(state, root / "weights.safetensors")
+        for file in ("classes.parquet", "vocabulary.parquet"):
+            (root / file).write_bytes(storage.read_bytes(f"{prepared.root}/{file}"))
+        files = {file: _sha256(root / file) for file in FILES}
+        # weights are pinned to no file or name on this machine: the bundle carries them
+        settings = model.config.model_copy(
+            update={"visual": model.config.visual.model_copy(update={"weights": None})}, deep=True
+        )
+        manifest = prepared.manifest
+        pinned = json.dumps([files, settings.model_dump(mode="json"), temperature], sort_keys=True)
+        info = Info(
+            name=name,
+            digest=hashlib.sha256(pinned.encode()).hexdigest(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            model=settings,
+            images=manifest.images,
+            text=manifest.text,
+            classes=manifest.classes,
+            vocabulary=manifest.vocabulary,
+            word_dimension=manifest.word_dimension,
+            temperature=temperature,
+            data_digest=manifest.digest,
+            training=training,
+            metrics={},
+            files=files,
+        )
+        (root / "bundle.json").write_text(info.model_dump_json(indent=1))
+        storage.replace_folder(folder, uri)
+    return info
+
+
+def annotate(folder: str | Path, metrics: dict[str, Any]) -> None:
+    """Keep test metrics with the bundle at a local path; the digest does not change, the model is the same."""
+    path = Path(folder) / "bundle.json"
+    info = Info.model_validate_json(path.read_text()).model_copy(update={"metrics": metrics})
+    storage.write_bytes(str(path), info.model_dump_json(indent=1).encode())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

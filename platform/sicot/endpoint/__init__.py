@@ -1,0 +1,1 @@
+"""The HTTP side of the recognizer: what a request is, what an answer is, and how a request goes wrong."""

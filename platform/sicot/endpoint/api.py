@@ -1,0 +1,185 @@
+"""The web application: routes, admission, headers. It knows nothing of Ray; :class:`Answers` does the work."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sicot import __version__, bundle, config
+from sicot.endpoint import body, errors, schema
+from sicot.endpoint.errors import Problem
+from sicot.errors import UserError
+from sicot.prepare.images import BadImage
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "geolocation=(), microphone=()",
+}
+STATUS = {"image_too_large": 413, "image_type": 415}
+"""HTTP status of a bad photo by its reason; 400 for the others."""
+RETRY_AFTER = 1
+
+
+class Answers(Protocol):
+    """What the application asks of the model's side."""
+
+    info: bundle.Info
+    version: str
+    """Version in the registry, or ""."""
+
+    async def recognise(self, query: bundle.Query, k: int) -> bundle.Answer:
+        """Raises BadImage, or UserError where there is nothing to go by."""
+        ...
+
+
+class Places:
+    """The places for requests that are answered or wait; who finds none is sent away at once."""
+
+    def __init__(self, count: int) -> None:
+        self.free = count
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """One place for the length of the block. :class:`Problem` 503 if all are taken."""
+        if not self.free:
+            message = "too many requests are waiting: try again in a moment"
+            raise Problem(503, "full", message, {"Retry-After": str(RETRY_AFTER)})
+        self.free -= 1
+        try:
+            yield
+        finally:
+            self.free += 1
+
+
+def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
+    """The application that answers through ``answers`` within the limits of ``settings``; ``page`` is its web page."""
+    app = FastAPI(title="sicot", version=__version__, description=__doc__, docs_url=None, redoc_url=None)
+    app.add_middleware(Headers)
+    errors.install(app)
+    info, places = answers.info, Places(settings.max_batch + settings.max_queue)
+    model = schema.Model(name=info.name, version=answers.version, digest=info.digest)
+    limits = schema.Limits(
+        max_bytes=settings.max_bytes,
+        max_pixels=min(settings.max_pixels, info.images.max_pixels),
+        max_k=settings.max_k,
+    )
+
+    @app.post("/v1/recognize", tags=["recognize"], responses=errors.RESPONSES, openapi_extra=request_body(limits))
+    async def recognize(request: Request) -> schema.Recognition:
+        """Rank the classes for a photo, for words, or for both.
+
+        Send a form with `image`, `title`, `tags` and `k`, or the photo itself as the body with the other
+        fields in the query. A photo, or words that the catalogue uses, must be there.
+        """
+        start = time.perf_counter()
+        async with places.take():
+            photo, fields = await body.read(request, limits.max_bytes)
+            if fields.k > limits.max_k:
+                raise Problem(422, "bad_field", f"k: must be at most {limits.max_k}")
+            if photo is None and not fields.title.strip() and not fields.tags:
+                raise Problem(422, "bad_field", "image: send a photo, a title or tags")
+            query = bundle.Query(photo, fields.title, tuple(fields.tags))
+            answer = await _answered(answers, query, fields.k)
+        return schema.Recognition(
+            request_id=request.headers.get("x-request-id") or str(uuid.uuid4()),
+            model=model,
+            milliseconds=round((time.perf_counter() - start) * 1000, 1),
+            **asdict(answer),
+        )
+
+    @app.get("/v1/model", tags=["about"])
+    async def about() -> schema.About:
+        """The model that is served, how well it did, and what a request may not exceed."""
+        return schema.About(
+            **model.model_dump(),
+            created=info.created,
+            classes=info.classes,
+            vocabulary=info.vocabulary,
+            metrics=info.metrics,
+            limits=limits,
+        )
+
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> schema.Status:
+        """The process lives."""
+        return schema.Status(status="ok")
+
+    @app.get("/readyz", tags=["health"], responses={503: {"model": schema.Status, "description": "No free place."}})
+    async def readyz(response: Response) -> schema.Status:
+        """The model is loaded and a request would find a place."""
+        response.status_code = 200 if places.free else 503
+        return schema.Status(status="ready" if places.free else "full")
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> FileResponse:
+        return FileResponse(page / "index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(page / "docs.html")
+
+    app.mount("/page", StaticFiles(directory=page), name="page")
+    return app
+
+
+async def _answered(answers: Answers, query: bundle.Query, k: int) -> bundle.Answer:
+    try:
+        return await answers.recognise(query, k)
+    except BadImage as error:
+        code = error.reason if error.reason in STATUS else "image_unreadable"
+        raise Problem(STATUS.get(error.reason, 400), code, f"image: {error}") from error
+    except UserError as error:
+        raise Problem(422, "bad_field", str(error)) from error
+
+
+class Headers:
+    """Adds `HEADERS` to every response; a model's answers are not kept by caches."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("Cache-Control", "no-cache" if "etag" in headers else "no-store")
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
+def request_body(limits: schema.Limits) -> dict[str, Any]:
+    """The OpenAPI description of what :func:`sicot.endpoint.body.read` reads."""
+    fields = schema.Fields.model_json_schema()["properties"]
+    fields["k"]["maximum"] = limits.max_k
+    photo = {"type": "string", "format": "binary", "description": f"The photo, at most {limits.max_bytes:,} bytes."}
+    examples = {"title": "红色 陶瓷 茶壶 red ceramic teapot", "tags": ["kitchen", "茶具"], "k": 5}
+    form = {"type": "object", "properties": {"image": photo, **fields}, "example": {"image": "photo.jpg", **examples}}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": form}, "image/*": {"schema": photo}},
+        },
+        "parameters": [
+            {"name": name, "in": "query", "schema": field, "description": "With the photo as the body only."}
+            for name, field in fields.items()
+        ],
+    }

@@ -1,0 +1,64 @@
+"""How a request goes wrong: one shape for every error, with a word for programs and a sentence for people."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from sicot.endpoint.schema import Error
+
+log = logging.getLogger(__name__)
+
+ERRORS: dict[int, str] = {
+    400: "`image_unreadable`: the photo is damaged or empty. `bad_body`: the form cannot be parsed.",
+    408: "`timeout`: the body did not arrive in time.",
+    413: "`body_too_large` or `image_too_large`: more bytes or pixels than `/v1/model` allows.",
+    415: "`image_type`: no photo format the model reads. `body_type`: neither a form nor an image.",
+    422: "`bad_field`: a field is unknown, missing or out of range; the message names it.",
+    500: "`internal`: a bug of ours; the request's X-Request-ID finds it in the log.",
+    503: "`full`: too many requests are waiting; try again after `Retry-After` seconds.",
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Error, "description": text} for status, text in ERRORS.items()
+}
+
+
+class Problem(HTTPException):
+    """A request that cannot be answered: HTTP status, a code for programs, a message for people."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, message, headers)
+        self.code = code
+
+
+def bad_field(error: ValidationError) -> Problem:
+    """The first thing that is wrong with the fields."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else "field"
+    if first["type"] == "extra_forbidden":
+        return Problem(422, "bad_field", f"{name}: there is no such field; there are image, title, tags, k")
+    return Problem(422, "bad_field", f"{name}: {first['msg']}")
+
+
+def answer(status: int, code: str, message: str, headers: Any = None) -> JSONResponse:
+    """The error as a response."""
+    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of ``app`` JSON, those of the framework and our own bugs too."""
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        code = error.code if isinstance(error, Problem) else HTTPStatus(error.status_code).name.lower()
+        return answer(error.status_code, code, str(error.detail), error.headers)
+
+    @app.exception_handler(Exception)
+    async def _bug(_: Request, error: Exception) -> JSONResponse:
+        return answer(500, "internal", "something went wrong on our side")  # the traceback goes to the log alone

@@ -1,0 +1,168 @@
+"""What goes over the wire: the fields of a request, an answer, and an error. All of it is shown at /docs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+MAX_TITLE = 2000
+MAX_TAGS = 64
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
+Share = Annotated[
+    float,
+    AfterValidator(lambda share: float(f"{share:.6g}")),  # float32 rounds 1 up to 1.0000001
+    Field(json_schema_extra={"minimum": 0.0, "maximum": 1.0}),
+]
+
+
+class Wire(BaseModel):
+    """Base of everything on the wire."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Fields(Wire):
+    """What a client may say beside the photo."""
+
+    title: Annotated[str, Field(max_length=MAX_TITLE)] = ""
+    """Title of the product, in any language."""
+    tags: Annotated[list[Tag], Field(max_length=MAX_TAGS)] = []
+    """Further words: the field once for each tag, or one comma-separated list."""
+    k: Annotated[int, Field(ge=1)] = 5
+    """How many ranked classes to answer with."""
+
+    @field_validator("tags", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
+        """One string with commas is as good as the field repeated."""
+        if not isinstance(value, list):
+            return value
+        return [tag for part in value for tag in part.replace("，", ",").split(",") if tag.strip()]
+
+
+class Model(Wire):
+    """Which model answered."""
+
+    name: str
+    """Name of the model."""
+    version: str
+    """Version in the registry; empty where the model was served from a folder."""
+    digest: str
+    """SHA-256 over the model's files."""
+
+
+class Class(Wire):
+    """A class and how likely it is."""
+
+    label: str
+    """The class, as the catalogue calls it."""
+    probability: Share
+    """Calibrated probability; over all classes they sum to 1."""
+
+
+class Word(Wire):
+    """A word of the request and how much the model looked at it."""
+
+    token: str
+    """The word as the model reads it: normalised and segmented."""
+    weight: Share
+    """Attention on the word."""
+    known: bool
+    """False where the word is not in the vocabulary; its weight is then 0."""
+
+
+class Recognition(Wire):
+    """The answer to a request."""
+
+    request_id: str
+    """The request's X-Request-ID, or a fresh one."""
+    model: Model
+    """Which model answered."""
+    ranked: list[Class]
+    """The k most likely classes, best first."""
+    words: list[Word]
+    """Every word of title and tags that was looked at."""
+    no_word: Share
+    """Attention on "none of these words": 1 if there are no words. `no_word` and all weights sum to 1."""
+    milliseconds: Annotated[float, Field(ge=0.0)]
+    """Time between the arrival of the request and the answer, on the server."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "request_id": "3f0c7be1-8c1d-4b9a-9f2e-0d6a4f1c2b3a",
+                "model": {"name": "sicot", "version": "3", "digest": "9b1c5a…"},
+                "ranked": [
+                    {"label": "red ceramic teapot", "probability": 0.91},
+                    {"label": "red enamel kettle", "probability": 0.06},
+                ],
+                "words": [
+                    {"token": "红色", "weight": 0.22, "known": True},
+                    {"token": "teapot", "weight": 0.64, "known": True},
+                    {"token": "sale", "weight": 0.01, "known": True},
+                ],
+                "no_word": 0.13,
+                "milliseconds": 18.4,
+            }
+        }
+    )
+
+
+class Limits(Wire):
+    """What a request may not exceed."""
+
+    max_bytes: int
+    """Bytes of a request's body."""
+    max_pixels: int
+    """Pixels of a photo."""
+    max_k: int
+    """Ranked classes."""
+    max_title: int = MAX_TITLE
+    """Characters of a title."""
+    max_tags: int = MAX_TAGS
+    """Number of tags."""
+
+
+class About(Wire):
+    """The model that is served."""
+
+    name: str
+    """Name of the model."""
+    version: str
+    """Version in the registry; empty where the model was served from a folder."""
+    digest: str
+    """SHA-256 over the model's files."""
+    created: str
+    """When the model was made."""
+    classes: int
+    """How many classes it tells apart."""
+    vocabulary: int
+    """How many words it knows."""
+    metrics: dict[str, Any]
+    """How well it did when it was evaluated."""
+    limits: Limits
+    """What a request may not exceed."""
+
+
+class Status(Wire):
+    """A health answer."""
+
+    status: str
+    """ok, ready, or full."""
+
+
+class Detail(Wire):
+    """What went wrong."""
+
+    code: str
+    """A word for programs; see the table of errors."""
+    message: str
+    """A sentence for people."""
+
+
+class Error(Wire):
+    """Every answer that is no success looks like this."""
+
+    error: Detail
+    """What went wrong."""

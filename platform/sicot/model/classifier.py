@@ -1,0 +1,32 @@
+"""The classifier that all streams share: one matrix, no bias.
+
+B batch, D feature dimension, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Classifier(nn.Module):
+    """z = scale · x ŵᵀ, the rows ŵ normalised (cosine) or as they are (linear); the scale is learnt.
+
+    x is never normalised here: v comes normalised, m and t do not, so that under sum fusion
+    z(v + t) = z(v) + z(t) holds.
+    """
+
+    def __init__(self, kind: Literal["cosine", "linear"], classes: int, dimension: int, scale: float):
+        super().__init__()
+        self.kind = kind
+        self.weight = nn.Parameter(torch.randn(classes, dimension) / math.sqrt(dimension))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """Logits z_BC, float32."""
+        weight_CD = functional.normalize(self.weight, dim=1) if self.kind == "cosine" else self.weight
+        return functional.linear(x_BD, weight_CD).float() * self.log_scale.exp()

@@ -1,0 +1,230 @@
+"""Models by name: register a bundle, fetch it, promote it through a gate, roll back.
+
+Every registered version is a `challenger` first; the one that people are served is the `champion`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sicot import pyfunc, storage, track
+from sicot.errors import UserError
+
+CHALLENGER, CHAMPION = "challenger", "champion"
+DIGEST, PREVIOUS, GATE = "sicot.digest", "sicot.previous_champion", "sicot.gate"
+
+Ask = Callable[[str], Mapping[str, Mapping[str, Any]]]
+"""Bundle folder → metrics by regime, each with `top1` and `tail`; the same rows whenever it is asked."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model version."""
+
+    number: int
+    aliases: list[str]
+    digest: str
+    run_id: str
+    created: int
+    """Milliseconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate said."""
+
+    promoted: bool
+    reason: str
+    candidate: Mapping[str, Mapping[str, Any]] | None = None
+    champion: Mapping[str, Mapping[str, Any]] | None = None
+
+
+def register(run: track.Run, bundle_folder: str, name: str) -> int:
+    """Register the bundle in a local folder as a new version of `name` with the alias `challenger`.
+
+    A bundle that is registered already keeps its version, so a job that is run again does not register twice.
+    Returns the version.
+    """
+    digest = _digest(bundle_folder)
+    client = run.client
+    with track.talking(run.uri):
+        if not client.search_registered_models(f"name = {name!r}"):
+            client.create_registered_model(name)
+        same = [v for v in client.search_model_versions(f"name = {name!r}") if v.tags.get(DIGEST) == digest]
+        if same:
+            number = max(int(v.version) for v in same)
+        else:
+            model = track.log_model(run, bundle_folder, {DIGEST: digest})
+            tags = {DIGEST: digest}
+            made = client.create_model_version(name, f"models:/{model}", run_id=run.id, tags=tags, model_id=model)
+            number = int(made.version)
+        client.set_registered_model_alias(name, CHALLENGER, str(number))
+    return number
+
+
+def fetch(uri: str, tracking_uri: str) -> str:
+    """A local folder with the bundle; what is downloaded is kept in the user's cache. No code of it is run.
+
+    Args:
+        uri: `models:/name@alias`, `models:/name/version`, `runs:/id/path`, or the folder or URI of a bundle.
+        tracking_uri: MLflow's store; not asked for folders.
+
+    Raises :class:`UserError` if there is no such model or bundle, or the server does not answer.
+    """
+    if uri.startswith(("models:/", "runs:/")):
+        client = track.connect(tracking_uri)
+        source = _source(client, uri) if uri.startswith("models:/") else uri
+        with tempfile.TemporaryDirectory() as folder:
+            got = Path(track.download(source, tracking_uri, folder, uri))
+            found = sorted(got.rglob("bundle.json"), key=lambda path: len(path.parts))
+            if not found:
+                raise UserError(f"{uri} holds no sicot bundle: register one with `python -m jobs.register`")
+            return _keep(found[0].parent)
+    if "://" not in uri:
+        folder = Path(uri).absolute()
+        if not (folder / "bundle.json").exists():
+            raise UserError(f"no bundle at {uri}: give the folder of a bundle, or models:/name@champion")
+        return str(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return _keep(Path(storage.local_folder(uri, folder)))
+        except FileNotFoundError as error:
+            raise UserError(f"no bundle at {uri}") from error
+
+
+def promote(name: str, version: int, uri: str, ask: Ask, tail_tolerance: float = 0.01) -> Decision:
+    """Make a version the champion if it passes the gate.
+
+    In every regime that `ask` reports of both, overall accuracy must not drop, and tail accuracy not by more than
+    `tail_tolerance`. Where there is no champion yet, the version becomes it without a rival.
+
+    Args:
+        name: registered model.
+        version: the candidate.
+        uri: MLflow's store.
+        ask: measures a bundle, always on the same rows.
+        tail_tolerance: a share in [0, 1].
+    """
+    client = track.connect(uri)
+    _get(client, name, str(version))
+    champion = _alias(client, name, CHAMPION)
+    if champion == version:
+        return Decision(True, f"version {version} is the champion already")
+    if champion is None:
+        with track.talking(uri):
+            client.set_registered_model_alias(name, CHAMPION, str(version))
+        return Decision(True, f"version {version} is the first champion")
+    mine, theirs = (ask(fetch(f"models:/{name}/{number}", uri)) for number in (version, champion))
+    lost = gate(mine, theirs, tail_tolerance)
+    with track.talking(uri):
+        client.set_model_version_tag(name, str(version), GATE, json.dumps({"lost": lost, "against": champion}))
+    if lost:
+        return Decision(False, f"version {version} stays challenger: {'; '.join(lost)}", mine, theirs)
+    crown(name, version, uri)
+    return Decision(True, f"version {version} is champion in place of version {champion}", mine, theirs)
+
+
+def gate(candidate: Mapping[str, Any], champion: Mapping[str, Any], tail_tolerance: float) -> list[str]:
+    """Why the candidate must not replace the champion; empty if it may."""
+    lost = []
+    for regime in [regime for regime in candidate if regime in champion]:
+        for what, tolerance in (("top1", 0.0), ("tail", tail_tolerance)):
+            new, old = candidate[regime][what], champion[regime][what]
+            if new is not None and old is not None and new < old - tolerance - 1e-9:
+                lost.append(f"{regime} {what} {new:.4f} against {old:.4f}")
+    return lost
+
+
+def crown(name: str, version: int, uri: str) -> None:
+    """Make a version the champion without asking the gate; its predecessor is kept in mind for :func:`rollback`."""
+    client = track.connect(uri)
+    _get(client, name, str(version))
+    previous = _alias(client, name, CHAMPION)
+    with track.talking(uri):
+        if previous is not None and previous != version:
+            client.set_model_version_tag(name, str(version), PREVIOUS, str(previous))
+        client.set_registered_model_alias(name, CHAMPION, str(version))
+
+
+def rollback(name: str, tracking_uri: str) -> int:
+    """Give `champion` back to the version that had it before; returns that version."""
+    client = track.connect(tracking_uri)
+    champion = _alias(client, name, CHAMPION)
+    if champion is None:
+        raise UserError(f"{name} has no champion: nothing to roll back")
+    previous = _get(client, name, str(champion)).tags.get(PREVIOUS)
+    if previous is None:
+        raise UserError(f"version {champion} is the first champion of {name}: nothing to roll back to")
+    _get(client, name, previous)
+    with track.talking(tracking_uri):
+        client.set_registered_model_alias(name, CHAMPION, previous)
+    return int(previous)
+
+
+def versions(name: str, tracking_uri: str) -> list[Version]:
+    """All versions of a registered model, newest first."""
+    client = track.connect(tracking_uri)
+    with track.talking(tracking_uri):
+        aliases = client.get_registered_model(name).aliases
+        found = client.search_model_versions(f"name = {name!r}")
+    return sorted(
+        (
+            Version(
+                number=int(v.version),
+                aliases=sorted(alias for alias, number in aliases.items() if str(number) == str(v.version)),
+                digest=v.tags.get(DIGEST, ""),
+                run_id=v.run_id or "",
+                created=v.creation_timestamp,
+            )
+            for v in found
+        ),
+        key=lambda version: -version.number,
+    )
+
+
+def _alias(client: Any, name: str, alias: str) -> int | None:
+    with track.talking(client.tracking_uri):
+        number = client.get_registered_model(name).aliases.get(alias)
+    return int(number) if number is not None else None
+
+
+def _get(client: Any, name: str, version: str) -> Any:
+    """The model version; :class:`UserError` if there is none."""
+    with track.talking(client.tracking_uri):
+        return client.get_model_version(name, version)
+
+
+def _source(client: Any, uri: str) -> str:
+    """Where the files of `models:/name@alias` or `models:/name/version` are."""
+    name, sign, which = uri.removeprefix("models:/").partition("@")
+    if not sign:
+        name, _, which = name.partition("/")
+    if not name or not which:
+        raise UserError(f"{uri} is no model: write models:/name@alias or models:/name/version")
+    try:
+        with track.talking(client.tracking_uri):
+            version = str(client.get_model_version_by_alias(name, which).version) if sign else which
+            return client.get_model_version_download_uri(name, version)
+    except UserError as error:
+        raise UserError(f"no model {uri}: {error}; `python -m jobs.register --list` shows what there is") from error
+
+
+def _digest(folder: str | Path) -> str:
+    try:
+        return json.loads((Path(folder) / "bundle.json").read_text())["digest"]
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"no bundle at {folder}: it must hold a bundle.json") from error
+
+
+def _keep(folder: Path) -> str:
+    """Move a downloaded bundle into the cache, under its digest; returns where it is."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sicot" / "bundles"
+    kept = cache / f"{uuid.uuid4().hex}"
+    raise NotImplementedError(kept, folder)

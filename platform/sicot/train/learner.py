@@ -1,0 +1,135 @@
+"""One co-training step in plain PyTorch: model, optimiser, schedule, averaged weights. Knows no Ray and no files."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from sicot.config import Train
+from sicot.model.recognizer import SICoT
+from sicot.train.augment import augment
+from sicot.train.loader import Batch
+
+
+class Learner:
+    """Takes steps with a model on one rank; :meth:`state` and :meth:`restore` make it resumable."""
+
+    def __init__(self, config: Train, model: SICoT, steps: int, device: torch.device, world: int = 1):
+        """
+        Args:
+            config: the train section.
+            model: moved to ``device``; it is trained in place.
+            steps: batches of the whole training on this rank, for the schedule.
+            device: where to train.
+            world: number of ranks; above 1 a process group must be up.
+        """
+        self.config, self.device = config, device
+        self.model = model.to(device)
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.compile:
+            self.model.visual.trunk.compile()
+        self.parallel: nn.Module = DistributedDataParallel(self.model) if world > 1 else self.model
+        self.averaged = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+            if config.ema
+            else None
+        )
+        self.dtype = half_precision(config, device)
+        self.optimiser = torch.optim.AdamW(parameter_groups(config, model), fused=device.type == "cuda")
+        moves = max(1, steps // config.accumulate)
+        self.schedule = LambdaLR(self.optimiser, lambda move: warmup_cosine(move, moves, config.warmup))
+        self.batches = 0
+
+    @property
+    def kept(self) -> SICoT:
+        """The model that is evaluated and kept: the averaged one if weights are averaged."""
+        return self.averaged.module if self.averaged else self.model  # type: ignore[return-value]
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """bf16 where it pays, else nothing."""
+        return torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Learn from a batch; loss parts by name, on the device (reading them would wait for it)."""
+        self.model.train()
+        self.batches += 1
+        moves = self.batches % self.config.accumulate == 0
+        # between moves, gradients stay on their rank
+        hold = contextlib.nullcontext() if moves or self.parallel is self.model else self.parallel.no_sync()  # type: ignore[operator]
+        batch = batch.to(self.device)
+        with hold, self.autocast():
+            parts = self.parallel(augment(batch.images_BHW3, self.config.augment), batch.words_BT, batch.labels_B)
+            (parts["loss"] / self.config.accumulate).backward()
+        if moves:
+            if self.config.clip:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+            self.optimiser.step()
+            self.optimiser.zero_grad(set_to_none=True)
+            self.schedule.step()
+            if self.averaged:
+                self.averaged.update_parameters(self.model)
+        return {name: part.detach() for name, part in parts.items()}
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged else None,
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "batches": self.batches,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state`."""
+        self.model.load_state_dict(state["model"])
+        if self.averaged:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.batches = state["batches"]
+
+
+def half_precision(config: Train, device: torch.device) -> torch.dtype | None:
+    """bf16 if it is asked for, or on auto if the device computes in it; None for float32."""
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if config.precision == "bf16" or (config.precision == "auto" and native) else None
+
+
+def parameter_groups(config: Train, model: SICoT) -> list[dict[str, Any]]:
+    """AdamW's groups: trunk, word vectors and the rest at their own rates; vectors and scalars do not decay."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        factor = 1.0
+        if name.startswith("visual.trunk."):
+            factor = config.trunk_rate
+        elif name.startswith("semantic.vectors."):
+            factor = config.word_rate
+        decays = parameter.ndim > 1 and not name.startswith("semantic.vectors.")
+        groups.setdefault((factor, decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": config.learning_rate * factor,
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (factor, decays), parameters in groups.items()
+    ]
+
+
+def warmup_cosine(move: int, moves: int, warmup: float) -> float:
+    """Factor of the learning rate: a linear climb over the first ``warmup`` share, then half a cosine to 0."""
+    climb = max(1, round(moves * warmup))
+    if move < climb:
+        return (move + 1) / climb
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (move - climb) / max(1, moves - climb))))

@@ -1,0 +1,158 @@
+"""Training batches from a prepared set, in an order that seed and epoch decide.
+
+The row groups of the split are permuted and laid end to end; each rank owns an equal stretch of that sequence
+and shuffles it window by window. So every epoch deals all rows anew, no rank reads more than its share, memory
+is bounded by the window whatever the size of the set, and a batch of an epoch can be made again after a crash.
+
+B batch, H height, W width, T words.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from sicot.prepare.prepared import PreparedSet
+
+WINDOW = 8192  # rows shuffled together
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows on their way to the model."""
+
+    images_BHW3: Tensor  # uint8
+    words_BT: Tensor  # int64, 0 = no word
+    labels_B: Tensor  # int64
+
+    def to(self, device: torch.device) -> Batch:
+        """The same rows on ``device``."""
+        return Batch(*(part.to(device, non_blocking=True) for part in vars(self).values()))
+
+    def __len__(self) -> int:
+        return len(self.labels_B)
+
+
+def collate(rows: pa.Table, max_words: int) -> Batch:
+    """Decode rows of a prepared set into a batch."""
+    photos = [np.asarray(Image.open(io.BytesIO(photo.as_buffer())).convert("RGB")) for photo in rows["image"]]
+    words_BT = torch.zeros(rows.num_rows, max_words, dtype=torch.long)
+    for row, ids in enumerate(rows["words"].to_pylist()):
+        words_BT[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+    labels_B = torch.from_numpy(rows["label"].to_numpy().astype(np.int64))
+    return Batch(torch.from_numpy(np.stack(photos)), words_BT, labels_B)
+
+
+class Rows:
+    """Random access to the row groups of a split."""
+
+    COLUMNS = ("image", "words", "label")
+
+    def __init__(self, prepared: PreparedSet, split: str):
+        self.files = prepared.parquet(split)
+        self.groups = [(file, g) for file in self.files for g in range(file.metadata.num_row_groups)]
+        self.sizes = np.array([file.metadata.row_group(g).num_rows for file, g in self.groups], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self.sizes.sum())
+
+    def read(self, pieces: list[tuple[int, int, int]]) -> pa.Table:
+        """Rows low … high of each (row group, low, high), end to end."""
+        tables = []
+        for group, low, high in pieces:
+            file, index = self.groups[group]
+            tables.append(file.read_row_group(index, columns=list(self.COLUMNS)).slice(low, high - low))
+        return pa.concat_tables(tables)
+
+    def stretch(self, order: np.ndarray, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """The pieces that rows start … stop consist of when the groups are laid end to end in ``order``."""
+        ends = np.cumsum(self.sizes[order])
+        pieces = []
+        for position in range(int(np.searchsorted(ends, start, "right")), len(order)):
+            begin = int(ends[position] - self.sizes[order[position]])
+            if begin >= stop:
+                break
+            low, high = max(start - begin, 0), min(stop - begin, int(self.sizes[order[position]]))
+            pieces.append((int(order[position]), low, high))
+        return pieces
+
+
+class TrainingBatches(IterableDataset):
+    """The batches of one rank; set ``epoch`` and ``skip`` (batches already done) before each pass."""
+
+    def __init__(self, prepared: PreparedSet, batch_size: int, rank: int, world: int, seed: int):
+        self.prepared, self.rank, self.world, self.seed = prepared, rank, world, seed
+        rows = prepared.manifest.rows["train"]
+        self.share = rows // world
+        # a rank with fewer rows than a batch takes them all as one; the rest of an epoch (less than a batch) waits
+        self.batch_size = max(1, min(batch_size, self.share))
+        self.epoch = self.skip = 0
+        self._rows: Rows | None = None
+
+    def __len__(self) -> int:
+        """Batches of an epoch, the same for every rank."""
+        return max(1, self.share // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        index, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        max_words = self.prepared.manifest.text.max_words
+        for number, rows in enumerate(self._slices()):
+            if number >= self.skip and number % count == index:
+                yield collate(rows, max_words)
+
+    def _slices(self) -> Iterator[pa.Table]:
+        """Undecoded batches, in order. The next window is read while this one is used."""
+        rows = self._rows = self._rows or Rows(self.prepared, "train")
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(rows.groups))
+        first = self.rank * self.share
+        starts = range(first, first + self.share, WINDOW)
+        stretches = [rows.stretch(order, start, min(start + WINDOW, first + self.share)) for start in starts]
+        left: pa.Table | None = None
+        made = 0
+        with ThreadPoolExecutor(1) as ahead:
+            pending = ahead.submit(rows.read, stretches[0])
+            for window in range(len(stretches)):
+                table = pending.result()
+                if window + 1 < len(stretches):
+                    pending = ahead.submit(rows.read, stretches[window + 1])
+                shuffle = np.random.default_rng((self.seed, self.epoch, self.rank, window)).permutation(table.num_rows)
+                table = table.take(pa.array(shuffle))
+                table = table if left is None else pa.concat_tables([left, table])
+                whole = table.num_rows // self.batch_size
+                for number in range(whole):
+                    if made == len(self):
+                        return
+                    yield table.slice(number * self.batch_size, self.batch_size)
+                    made += 1
+                left = table.slice(whole * self.batch_size)
+
+    def loader(self, processes: int) -> DataLoader:
+        """Iterate in order, decoding in ``processes`` further processes (0: in this one)."""
+        return DataLoader(
+            self,
+            batch_size=None,
+            num_workers=processes,
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=4 if processes else None,
+            multiprocessing_context="forkserver" if processes else None,
+        )
+
+
+def evaluation_batches(prepared: PreparedSet, split: str, batch_size: int, rank: int, world: int) -> Iterator[Batch]:
+    """Every row of the split exactly once over all ranks; ranks may differ by one row and so in their batches."""
+    rows = Rows(prepared, split)
+    low, high = len(rows) * rank // world, len(rows) * (rank + 1) // world
+    order = np.arange(len(rows.groups))
+    for start in range(low, high, batch_size):
+        table = rows.read(rows.stretch(order, start, min(start + batch_size, high)))
+        yield collate(table, prepared.manifest.text.max_words)

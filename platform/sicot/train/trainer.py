@@ -1,0 +1,173 @@
+"""How Ray Train runs the loop: workers, checkpoints, lost workers, and the bundle at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2.api.exceptions import TrainingFailedError
+from safetensors.torch import load_file
+
+from sicot import bundle, cluster, storage
+from sicot.config import Experiment
+from sicot.errors import UserError
+from sicot.prepare.prepared import PreparedSet
+from sicot.track import Run
+from sicot.train import worker
+
+
+def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: str) -> str:
+    """Train on the cluster, write the bundle, and return its place, ``<folder>/bundle``.
+
+    What is finished is not done again: a bundle of the same settings and data is returned at once, and an
+    interrupted training goes on from its last checkpoint in ``<folder>/train``.
+
+    Raises:
+        UserError: the cluster is too small, the settings do not fit together, or ``folder`` holds a training
+            with other settings.
+    """
+    place, settings = f"{folder}/bundle", fingerprint(experiment, prepared)
+    if storage.exists(f"{place}/bundle.json"):
+        info = storage.read_json(f"{place}/bundle.json")
+        if info["training"]["settings"] == settings:
+            print(f"already trained: {place} (digest {info['digest'][:12]})", flush=True)
+            return place
+    _claim(folder, settings)
+    gpu = experiment.train.gpu if experiment.train.gpu is not None else ray.cluster_resources().get("GPU", 0) > 0
+    workers = experiment.train.workers
+    cluster.require(workers, workers if gpu else 0, f"training with {workers} workers")
+    parameters = sum(p.numel() for p in worker.build(experiment, prepared).parameters())  # also checks the settings
+    print(
+        f"training {experiment.model.visual.trunk} ({parameters / 1e6:.1f} M parameters) on "
+        f"{prepared.manifest.rows['train']:,} rows, {workers} worker(s) on {'GPU' if gpu else 'CPU'}",
+        flush=True,
+    )
+    trainer = TorchTrainer(
+        train_function,
+        train_loop_config={"experiment": experiment.model_dump(mode="json"), "prepared": prepared.root},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+        run_config=RunConfig(
+            name="train",
+            storage_path=folder,
+            failure_config=FailureConfig(max_failures=experiment.train.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=[LogToRun(run)] if run else [],  # type: ignore[list-item]  Train V2 takes its own callbacks
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        raise UserError(f"training stopped: {_first_cause(error)}; mend it and run the same command again") from error
+    return _bundle(experiment, prepared, result, place, settings)
+
+
+def fingerprint(experiment: Experiment, prepared: PreparedSet) -> str:
+    """Names what a training is of: model and training settings, and the data's digest."""
+    settings = experiment.model_dump(mode="json", include={"model": True, "train": True})
+    return hashlib.sha256(json.dumps([settings, prepared.manifest.digest], sort_keys=True).encode()).hexdigest()
+
+
+def train_function(payload: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    experiment = Experiment(**payload["experiment"])
+
+    def report(metrics: dict[str, Any], save: worker.Save) -> None:
+        if rank:
+            ray.train.report(metrics)
+            return
+        if "val/macro" in metrics:
+            print(epoch_line(metrics, experiment.train.epochs), flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            save(Path(folder))
+            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+    checkpoint = ray.train.get_checkpoint()
+    with checkpoint.as_directory() if checkpoint else tempfile.TemporaryDirectory() as folder:
+        worker.fit(
+            experiment,
+            PreparedSet.open(payload["prepared"]),
+            report,
+            rank=rank,
+            world=world if dist.is_initialized() else 1,
+            device=device,
+            checkpoint=Path(folder) if checkpoint else None,
+        )
+
+
+def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
+    """One line on an epoch: loss, validation, speed, time left."""
+    left = metrics["seconds"] / metrics["epoch"] * (epochs - metrics["epoch"])
+    words = f", with words {metrics['val/image_text/top1']:.1%}" if "val/image_text/top1" in metrics else ""
+    return (
+        f"epoch {metrics['epoch']}/{epochs}  loss {metrics['loss/loss']:.3f}  "
+        f"validation: photo {metrics['val/image/top1']:.1%}{words}  "
+        f"{metrics['images_per_s']:.0f} images/s  {int(left // 60)}:{int(left % 60):02d} left"
+    )
+
+
+class LogToRun(UserCallback):
+    """Hands what rank 0 reports to the tracker; runs in Ray Train's controller."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        """Log one report; the step is the epoch."""
+        values = {name: value for name, value in metrics[0].items() if "/" in name or name in LOGGED}
+        if "val/macro" in metrics[0]:
+            self.run.metrics(values, step=metrics[0]["epoch"])
+
+
+LOGGED = ("learning_rate", "images_per_s", "data_wait", "seconds")
+
+
+def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: str, settings: str) -> str:
+    """Write the bundle from the last checkpoint."""
+    epochs = [metrics for _, metrics in result.best_checkpoints if metrics.get("val/macro") is not None]
+    model = worker.build(experiment, prepared)
+    with result.checkpoint.as_directory() as folder:
+        model.load_state_dict(load_file(f"{folder}/weights.safetensors"))
+    training = {
+        "settings": settings,
+        "workers": experiment.train.workers,
+        "epochs": result.metrics["epoch"],
+        "seconds": round(result.metrics["seconds"], 1),
+        "images_per_s": round(epochs[-1]["images_per_s"], 1) if epochs else None,
+        "train": experiment.train.model_dump(mode="json"),
+    }
+    info = bundle.write(place, experiment.name, model, prepared, result.metrics["temperature"], training)
+    print(f"bundle: {place} (digest {info.digest[:12]})", flush=True)
+    return place
+
+
+def _claim(folder: str, settings: str) -> None:
+    """Refuse to continue a training of other settings; note whose this is."""
+    note = f"{folder}/training.json"
+    if storage.exists(note) and storage.read_json(note)["settings"] != settings:
+        raise UserError(
+            f"{folder} holds a training with other settings or data: choose another --name, or give --fresh"
+        )
+    storage.write_json(note, {"settings": settings})
+
+
+def _first_cause(error: TrainingFailedError) -> str:
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    cause: BaseException = next(iter(failures.values()))
+    while cause.__cause__ or getattr(cause, "cause", None):
+        cause = cause.__cause__ or cause.cause  # type: ignore[attr-defined]
+    return " ".join(f"{type(cause).__name__}: {cause}".split())[:300]

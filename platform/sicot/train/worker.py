@@ -1,0 +1,242 @@
+"""The training loop of one rank, plain PyTorch, top to bottom. Ray Train calls it; so can a plain process.
+
+C classes, B batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from sicot.config import Experiment, Train
+from sicot.errors import UserError
+from sicot.model.recognizer import SICoT
+from sicot.prepare.prepared import PreparedSet
+from sicot.train import weights
+from sicot.train.learner import Learner
+from sicot.train.loader import Batch, TrainingBatches, evaluation_batches
+
+Save = Callable[[Path], None]
+Report = Callable[[dict[str, Any], Save], None]
+"""Called equally often on every rank: metrics, and a function that writes a checkpoint into a folder."""
+
+CALIBRATION_ROWS = 4096
+
+
+@dataclass
+class Position:
+    """Where training stands."""
+
+    epoch: int = 0
+    step: int = 0  # batches done in this epoch
+    seconds: float = 0.0  # spent in training steps so far
+    best: float = -1.0
+    best_epoch: int = -1
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+
+
+def build(config: Experiment, prepared: PreparedSet) -> SICoT:
+    """A new model for a prepared set: trunk weights, word vectors, idf and class prior in place."""
+    torch.manual_seed(config.train.seed)
+    try:
+        model = SICoT(
+            config.model,
+            prepared.manifest.images.size,
+            torch.from_numpy(prepared.classes.log_prior),
+            torch.from_numpy(prepared.word_vectors()),
+            torch.from_numpy(prepared.idf),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    weights.initialise(model.visual, config.model.visual)
+    return model
+
+
+def fit(
+    config: Experiment,
+    prepared: PreparedSet,
+    report: Report,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device | None = None,
+    checkpoint: Path | None = None,
+) -> SICoT:
+    """Train, and return the model to keep: the best on validation if ``train.patience`` is set, else the last.
+
+    Args:
+        config: the experiment.
+        prepared: what to train on.
+        report: called after each epoch (and every ``train.checkpoint_steps``), the last time with ``final``.
+        rank, world: this process among all; above one, a process group must be up.
+        device: default CPU.
+        checkpoint: folder of a checkpoint to continue from.
+    """
+    device = device or torch.device("cpu")
+    train = config.train
+    batches = TrainingBatches(prepared, train.batch_size, rank, world, train.seed)
+    learner = Learner(train, build(config, prepared), len(batches) * train.epochs, device, world)
+    at = Position()
+    if checkpoint:
+        state = torch.load(checkpoint / "state.pt", map_location=device, weights_only=True)
+        learner.restore(state["learner"])
+        at = Position(**state["position"])
+
+    def save(folder: Path) -> None:
+        torch.save({"learner": learner.state(), "position": vars(at)}, folder / "state.pt")
+
+    loader = batches.loader(train.loader_processes)
+    for epoch in range(at.epoch, train.epochs):
+        if train.patience and epoch - 1 - at.best_epoch >= train.patience:
+            break
+        batches.epoch, batches.skip = epoch, at.step
+        losses = train_epoch(train, learner, batches, loader, at, lambda metrics: report(metrics, save))
+        scores = validate(learner.kept, prepared, config.evaluate.batch_size, rank, world)
+        if train.patience and scores["macro"] > at.best:
+            at.best, at.best_epoch = scores["macro"], epoch
+            at.best_state = {name: value.clone() for name, value in learner.kept.state_dict().items()}
+        report(
+            {
+                "epoch": epoch + 1,
+                **losses,
+                **{f"val/{name}": value for name, value in scores.items()},
+                "learning_rate": learner.schedule.get_last_lr()[0],
+                "seconds": at.seconds,
+            },
+            save,
+        )
+    model = learner.kept
+    if at.best_state:
+        model.load_state_dict(at.best_state)
+    temperature = calibrate(model, prepared, config.evaluate.batch_size) if rank == 0 else 1.0
+
+    def save_final(folder: Path) -> None:
+        save(folder)
+        state = {
+            name: value.detach().to("cpu", torch.float32).contiguous() for name, value in model.state_dict().items()
+        }
+        save_file(state, folder / "weights.safetensors")
+
+    report({"final": True, "temperature": temperature, "epoch": at.epoch, "seconds": at.seconds}, save_final)
+    return model
+
+
+def train_epoch(
+    config: Train,
+    learner: Learner,
+    batches: TrainingBatches,
+    loader: Iterable[Batch],
+    at: Position,
+    checkpoint: Callable[[dict[str, Any]], None],
+) -> dict[str, float]:
+    """Train from ``at`` to the end of its epoch, and move ``at`` to the next.
+
+    Returns:
+        Mean loss parts (``loss/…``), images/s over all ranks, and the share of the time spent waiting for data.
+    """
+    sums: dict[str, Tensor] = {}
+    first_step, waited = at.step, 0.0
+    begun = asked = time.perf_counter()
+    _seed(config.seed, at.epoch, at.step, batches.rank)
+    for batch in loader:
+        waited += time.perf_counter() - asked
+        for name, part in learner.step(batch).items():
+            sums[name] = sums[name] + part if name in sums else part
+        at.step += 1
+        if config.checkpoint_steps and at.step % config.checkpoint_steps == 0 and at.step < len(batches):
+            checkpoint({"epoch": at.epoch, "step": at.step})
+            _seed(config.seed, at.epoch, at.step, batches.rank)  # a resumed run draws the same numbers
+        asked = time.perf_counter()
+    steps = max(1, at.step - first_step)
+    means = {f"loss/{name}": float(total) / steps for name, total in sums.items()}
+    spent = time.perf_counter() - begun
+    at.epoch, at.step, at.seconds = at.epoch + 1, 0, at.seconds + spent
+    means = _mean_over_ranks({**means, "data_wait": waited / spent}, batches.world)
+    return {**means, "images_per_s": steps * batches.batch_size * batches.world / spent}
+
+
+@torch.inference_mode()
+def validate(
+    model: SICoT, prepared: PreparedSet, batch_size: int, rank: int = 0, world: int = 1, split: str = "val"
+) -> dict[str, float]:
+    """Accuracy on a split by photo alone and with words: overall, macro (mean over classes), tail.
+
+    ``macro`` is the mean of both regimes' macro accuracy: what early stopping looks at. Rows are dealt to the
+    ranks and counts summed, so each row counts once. 0 where the split has no rows.
+    """
+    model.eval()
+    device, classes = model.log_prior_C.device, len(prepared.classes)
+    regimes = ["image", "image_text"] if model.config.uses_words else ["image"]
+    rows_C = torch.zeros(classes, dtype=torch.float64)
+    right_RC = torch.zeros(len(regimes), classes, dtype=torch.float64)
+    for batch in evaluation_batches(prepared, split, batch_size, rank, world):
+        labels_B = batch.labels_B
+        rows_C += torch.bincount(labels_B, minlength=classes)
+        batch = batch.to(device)
+        for r, regime in enumerate(regimes):
+            z_BC, _ = model.answer(batch.images_BHW3, batch.words_BT if regime == "image_text" else None)
+            right_B = (z_BC.argmax(1).cpu() == labels_B).double()
+            right_RC[r] += torch.bincount(labels_B, weights=right_B, minlength=classes)
+    rows_C, right_RC = _sum_over_ranks(rows_C, device, world), _sum_over_ranks(right_RC, device, world)
+    there_C = rows_C > 0
+    tail_C = torch.from_numpy(prepared.classes.group == "tail")
+    scores = {}
+    for r, regime in enumerate(regimes):
+        scores[f"{regime}/top1"] = float(right_RC[r].sum() / rows_C.sum().clamp(min=1))
+        scores[f"{regime}/macro"] = float((right_RC[r][there_C] / rows_C[there_C]).mean()) if there_C.any() else 0.0
+        scores[f"{regime}/tail"] = float(right_RC[r][tail_C].sum() / rows_C[tail_C].sum().clamp(min=1))
+    scores["macro"] = sum(scores[f"{regime}/macro"] for regime in regimes) / len(regimes)
+    return scores
+
+
+@torch.inference_mode()
+def calibrate(model: SICoT, prepared: PreparedSet, batch_size: int) -> float:
+    """The temperature with the least cross-entropy on validation (up to 4,096 rows), all regimes together.
+
+    Guo et al., 2017, "On Calibration of Modern Neural Networks". 1.0 if validation has no rows.
+    """
+    model.eval()
+    logits, labels = [], []
+    for batch in evaluation_batches(prepared, "val", batch_size, 0, 1):
+        batch = batch.to(model.log_prior_C.device)
+        for words_BT in (None, batch.words_BT) if model.config.uses_words else (None,):
+            logits.append(model.answer(batch.images_BHW3, words_BT)[0].cpu())
+            labels.append(batch.labels_B.cpu())
+        if sum(map(len, labels)) >= CALIBRATION_ROWS:
+            break
+    if not labels:
+        return 1.0
+    z_NC, y_N = torch.cat(logits), torch.cat(labels)
+    temperatures = torch.logspace(-1, 1, 81)
+    losses = [float(functional.cross_entropy(z_NC / t, y_N)) for t in temperatures]
+    return float(temperatures[losses.index(min(losses))])
+
+
+def _seed(seed: int, epoch: int, step: int, rank: int) -> None:
+    """Seed augmentation and dropout from the place in training, so that no random state has to be kept."""
+    torch.manual_seed(hash((seed, epoch, step, rank)) % 2**63)
+
+
+def _sum_over_ranks(value: Tensor, device: torch.device, world: int) -> Tensor:
+    if world == 1:
+        return value
+    total = value.to(device)
+    dist.all_reduce(total)
+    return total.cpu()
+
+
+def _mean_over_ranks(values: dict[str, float], world: int) -> dict[str, float]:
+    if world == 1:
+        return values
+    everyone: list[dict[str, float]] = [{} for _ in range(world)]
+    dist.all_gather_object(everyone, values)
+    return {name: sum(one[name] for one in everyone) / world for name in values}

@@ -1,0 +1,61 @@
+// Draws /openapi.json: one card for each operation. Nothing is fetched from elsewhere.
+
+const create = (tag, text, className) => {
+  const element = document.createElement(tag);
+  if (text !== undefined) element.textContent = text;
+  if (className) element.className = className;
+  return element;
+};
+
+const description = await (await fetch("/openapi.json")).json();
+const main = document.querySelector("main");
+const follow = (schema) => (schema?.$ref ? schema.$ref.slice(2).split("/").reduce((at, key) => at[key], description) : schema);
+
+const typeOf = (schema) => {
+  if (schema.$ref) return typeOf(follow(schema));
+  if (schema.type === "array") return `list of ${typeOf(schema.items)}`;
+  if (schema.format === "binary") return "file";
+  return schema.type ?? "any";
+};
+
+const bounds = (schema) =>
+  [
+    ["minimum", "from"], ["maximum", "to"], ["maxLength", "characters up to"], ["maxItems", "at most"],
+  ].filter(([key]) => schema[key] !== undefined).map(([key, word]) => `${word} ${schema[key]}`);
+
+function table(rows) {
+  const made = create("table");
+  for (const [name, kind, text] of rows) {
+    const first = create("td"), second = create("td", text);
+    first.append(create("code", name), create("span", kind));
+    const line = create("tr");
+    line.append(first, second);
+    made.append(line);
+  }
+  return made;
+}
+
+const fields = (schema) =>
+  table(Object.entries(follow(schema).properties ?? {}).map(([name, field]) => [
+    name, [typeOf(field), ...bounds(follow(field))].join(", "), field.description ?? "",
+  ]));
+
+for (const [path, operations] of Object.entries(description.paths)) {
+  for (const [verb, operation] of Object.entries(operations)) {
+    const card = create("section", undefined, "card"), heading = create("h2");
+    heading.append(create("span", verb.toUpperCase(), "verb"), create("code", path));
+    card.append(heading, create("p", operation.description, "text"));
+    const form = operation.requestBody?.content["multipart/form-data"]?.schema;
+    if (form) card.append(create("h3", "Request"), fields(form));
+    const answer = follow(operation.responses["200"]?.content?.["application/json"]?.schema);
+    if (answer) card.append(create("h3", "Answer"), fields(answer));
+    if (answer?.example) card.append(create("pre", JSON.stringify(answer.example, null, 2)));
+    const failures = Object.entries(operation.responses).filter(([status]) => status !== "200");
+    if (failures.length) card.append(create("h3", "Errors"), table(failures.map(([status, it]) => [status, "", it.description])));
+    main.append(card);
+  }
+}
+
+document.getElementById("curl").textContent =
+  `curl ${location.origin}/v1/recognize -F image=@photo.jpg -F title='红色 陶瓷 茶壶' -F tags=kitchen,tea -F k=5\n` +
+  `curl '${location.origin}/v1/recognize?k=3' -H 'Content-Type: image/jpeg' --data-binary @photo.jpg`;
