@@ -4,8 +4,8 @@
     serve run serve_apps.recognizer:app model=models:/sicot/3      another model, or the folder of a bundle
     serve deploy serve_apps/local.yaml                             on a cluster that is up
 
-Arguments are the settings of `sicot.config.Serve` but host and port, which are Ray Serve's own, and `tracking_uri`.
-Without them SICOT_MODEL and MLFLOW_TRACKING_URI are read from the environment.
+Arguments are the settings of `sicot.config.Serve` (without host and port, which are Ray Serve's own) and
+`tracking_uri`; where they are missing, SICOT_MODEL and MLFLOW_TRACKING_URI are read from the environment.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
 
-from sicot import config, registry
-from sicot.endpoint import replica, server
+from sicot import config
+from sicot.endpoint import api, server
+from sicot.endpoint.replica import Replica
 from sicot.errors import UserError
-
-RETRY_AFTER_S = 1.0
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -29,36 +28,37 @@ def build(args: dict[str, Any]) -> Application:
     given = {"model": os.environ.get("SICOT_MODEL", config.Serve().model), **args}
     tracking_uri = given.pop("tracking_uri", None) or os.environ.get("MLFLOW_TRACKING_URI") or config.Job().tracking_uri
     if given.keys() & {"host", "port"}:
-        raise UserError("host and port are Ray Serve's: give them as http_options of the Serve config")
+        raise UserError("host and port are not the application's: give them as http_options of the Serve config")
     try:
         settings = config.Serve(**given)
     except ValidationError as error:
-        raise UserError(config.say(error)) from None
-    # The replica itself sends away who finds no place, in JSON; Serve's own queue, in plain text, is a second wall.
-    places = settings.max_batch + settings.max_queue
-    deployment = serve.deployment(
-        serve.ingress()(replica.Replica),
+        first = error.errors()[0]
+        raise UserError(f"{first['loc'][0]}: {first['msg']}") from None
+    settings.model = server.pin(settings.model, tracking_uri)
+    places = api.places(settings)
+    # A replica itself sends away, in JSON, who finds no place; Ray Serve's own queue, in plain text, is a second wall.
+    deploy = serve.deployment(
         name="recognizer",
         num_replicas=settings.replicas,
         max_ongoing_requests=4 * places,
         max_queued_requests=places,
-        backpressure_config={"status_code": 503, "retry_after_s": RETRY_AFTER_S},
+        logging_config={"enable_access_log": False},
+        backpressure_config={"status_code": 503, "retry_after_s": api.RETRY_AFTER},
     )
-    settings.model = registry.pin(settings.model, tracking_uri)  # so that all replicas serve one version
-    return deployment.bind(settings, tracking_uri, page="serve_apps")
+    return deploy(serve.ingress()(Replica)).bind(settings, tracking_uri, page="serve_apps")
 
 
 app = build
-"""What `serve run` and `serve deploy` import: they call it with the arguments."""
+"""What `serve run` and `serve deploy` import; they call it with their arguments."""
 
 
 def start(settings: config.Serve, tracking_uri: str) -> str:
-    """Serve on the Ray session that is up and return the URL, ready to be asked.
+    """Serve on the Ray session that is up; returns the URL once it answers.
 
     Raises:
-        UserError: there is no such model, or the port cannot be opened.
+        UserError: there is no such model, the port cannot be opened, or the cluster is too small.
     """
-    built = build({**settings.model_dump(exclude={"host", "port"}), "tracking_uri": tracking_uri})
+    application = build({**settings.model_dump(exclude={"host", "port"}), "tracking_uri": tracking_uri})
     url = server.listen(settings)
-    server.deploy(built)
+    server.deploy(application)
     return url

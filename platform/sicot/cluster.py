@@ -26,7 +26,7 @@ def session(cpus: int = 4) -> Iterator[str]:
     address = os.environ.get("RAY_ADDRESS", "local")
     local: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": 800_000_000} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, **local)
+        ray.init(address=address, log_to_driver=True, logging_level=logging.ERROR, **local)
     except ConnectionError as error:
         raise UserError(f"no Ray cluster answers at {address}: start one or unset RAY_ADDRESS") from error
     try:

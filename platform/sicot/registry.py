@@ -5,20 +5,51 @@ Every registered version is a `challenger` first; the one that people are served
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-import uuid
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sicot import pyfunc, storage, track
+import mlflow.artifacts
+import mlflow.pyfunc
+from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.models import ModelSignature
+from mlflow.types.schema import Array, ColSpec, DataType, Schema
+
+from sicot import storage, track
 from sicot.errors import UserError
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 DIGEST, PREVIOUS, GATE = "sicot.digest", "sicot.previous_champion", "sicot.gate"
+
+PYFUNC = ModelSignature(
+    inputs=Schema(
+        [
+            ColSpec(DataType.binary, "image", required=False),
+            ColSpec(DataType.string, "title", required=False),
+            ColSpec(Array(DataType.string), "tags", required=False),
+        ]
+    ),
+    outputs=Schema(
+        [
+            ColSpec(Array(DataType.string), "labels"),
+            ColSpec(Array(DataType.double), "probabilities"),
+            ColSpec(Array(DataType.string), "words"),
+            ColSpec(Array(DataType.double), "weights"),
+        ]
+    ),
+)
+"""What a registered model takes and gives when it is loaded as a pyfunc."""
+PYFUNC_NEEDS = (
+    *("mlflow", "torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow", "safetensors"),
+    *("jieba", "pydantic", "pydantic-settings", "pyyaml"),
+)
 
 Ask = Callable[[str], Mapping[str, Mapping[str, Any]]]
 """Bundle folder → metrics by regime, each with `top1` and `tail`; the same rows whenever it is asked."""
@@ -61,9 +92,10 @@ def register(run: track.Run, bundle_folder: str, name: str) -> int:
         if same:
             number = max(int(v.version) for v in same)
         else:
-            model = track.log_model(run, bundle_folder, {DIGEST: digest})
-            tags = {DIGEST: digest}
-            made = client.create_model_version(name, f"models:/{model}", run_id=run.id, tags=tags, model_id=model)
+            model = _log_model(run, bundle_folder, digest)
+            made = client.create_model_version(
+                name, model.artifact_location, run_id=run.id, tags={DIGEST: digest}, model_id=model.model_id
+            )
             number = int(made.version)
         client.set_registered_model_alias(name, CHALLENGER, str(number))
     return number
@@ -81,8 +113,9 @@ def fetch(uri: str, tracking_uri: str) -> str:
     if uri.startswith(("models:/", "runs:/")):
         client = track.connect(tracking_uri)
         source = _source(client, uri) if uri.startswith("models:/") else uri
-        with tempfile.TemporaryDirectory() as folder:
-            got = Path(track.download(source, tracking_uri, folder, uri))
+        with tempfile.TemporaryDirectory(dir=_cache()) as aside:
+            with track.talking(tracking_uri):
+                got = Path(mlflow.artifacts.download_artifacts(source, dst_path=aside, tracking_uri=tracking_uri))
             found = sorted(got.rglob("bundle.json"), key=lambda path: len(path.parts))
             if not found:
                 raise UserError(f"{uri} holds no sicot bundle: register one with `python -m jobs.register`")
@@ -92,9 +125,9 @@ def fetch(uri: str, tracking_uri: str) -> str:
         if not (folder / "bundle.json").exists():
             raise UserError(f"no bundle at {uri}: give the folder of a bundle, or models:/name@champion")
         return str(folder)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=_cache()) as aside:
         try:
-            return _keep(Path(storage.local_folder(uri, folder)))
+            return _keep(Path(storage.local_folder(uri, f"{aside}/bundle")))
         except FileNotFoundError as error:
             raise UserError(f"no bundle at {uri}") from error
 
@@ -223,8 +256,48 @@ def _digest(folder: str | Path) -> str:
         raise UserError(f"no bundle at {folder}: it must hold a bundle.json") from error
 
 
-def _keep(folder: Path) -> str:
-    """Move a downloaded bundle into the cache, under its digest; returns where it is."""
+def _log_model(run: track.Run, bundle_folder: str, digest: str) -> LoggedModel:
+    """Log the bundle as a model of the run, with the code that makes it a pyfunc for other people's tools."""
+    package = Path(__file__).parent
+    with tempfile.TemporaryDirectory() as aside, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # MLflow would like an example of the input
+        mlflow.pyfunc.save_model(
+            path=f"{aside}/model",
+            python_model=str(package / "pyfunc.py"),
+            artifacts={"bundle": str(bundle_folder)},
+            code_paths=[str(package)],
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in PYFUNC_NEEDS],
+            signature=PYFUNC,
+        )
+        client = run.client
+        experiment = client.get_run(run.id).info.experiment_id
+        model = client.create_logged_model(experiment, "sicot", source_run_id=run.id, tags={DIGEST: digest})
+        try:
+            client.log_model_artifacts(model.model_id, f"{aside}/model")
+        except BaseException:
+            client.finalize_logged_model(model.model_id, "FAILED")
+            raise
+        client.finalize_logged_model(model.model_id, "READY")
+        client.log_outputs(run.id, [LoggedModelOutput(model.model_id, step=0)])
+    return model
+
+
+def _cache() -> Path:
+    """Where downloaded bundles are kept."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sicot" / "bundles"
-    kept = cache / f"{uuid.uuid4().hex}"
-    raise NotImplementedError(kept, folder)
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
+
+
+def _keep(folder: Path) -> str:
+    """Move a downloaded bundle into the cache; returns where it is.
+
+    Its name there is the hash of bundle.json, which holds the hashes of all other files.
+    """
+    kept = _cache() / hashlib.sha256((folder / "bundle.json").read_bytes()).hexdigest()
+    try:
+        folder.rename(kept)
+    except OSError:  # it is there already
+        if not (kept / "bundle.json").exists():
+            raise
+    return str(kept)

@@ -1,4 +1,4 @@
-"""MLflow: where every job leaves its settings, figures and files. The one module that imports it.
+"""MLflow: where every job leaves its settings, figures and files.
 
 The process that starts a job owns its run: it opens it with :func:`run`, hands the :class:`Run` to whoever logs
 (it may travel to another process), and closes it FINISHED, FAILED or, on Ctrl-C, KILLED. A run whose process was

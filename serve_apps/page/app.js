@@ -28,7 +28,7 @@ const percent = (share) => {
   return `${(share * 100).toFixed(share < 0.0995 ? 1 : 0)} %`;
 };
 
-const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
 class Refused extends Error {
   constructor(code, message) {
@@ -46,16 +46,18 @@ function choose(chosen) {
   preview.hidden = true;
   preview.removeAttribute("src");
   $("drop-text").hidden = false;
+  $("drop-title").textContent = "Choose a photo";
   $("photo-name").hidden = !file;
   if (!file) {
     photo.value = "";
     return;
   }
-  $("photo-name").firstElementChild.textContent = `${file.name || "pasted photo"} · ${megabytes(file.size)}`;
+  $("photo-name").firstElementChild.textContent = `${file.name || "pasted photo"} · ${size(file.size)}`;
   preview.onload = () => {
     preview.hidden = false;
     $("drop-text").hidden = true;
   };
+  preview.onerror = () => ($("drop-title").textContent = "No preview: choose another photo");
   preview.alt = `Your photo: ${file.name || "pasted"}`;
   preview.src = URL.createObjectURL(file);
 }
@@ -105,7 +107,7 @@ function check() {
   const k = Number($("k").value), most = limits?.max_k ?? 100;
   if (!Number.isInteger(k) || k < 1 || k > most) throw new Refused("bad_field", `Ranks must be between 1 and ${most}.`);
   if (file && limits && file.size > limits.max_bytes) {
-    throw new Refused("body_too_large", `It has ${megabytes(file.size)}; at most ${megabytes(limits.max_bytes)} are read.`);
+    throw new Refused("body_too_large", `It has ${size(file.size)}; at most ${size(limits.max_bytes)} are read.`);
   }
   return { words: Boolean(words), k };
 }
@@ -176,7 +178,11 @@ function draw(said, alone) {
 
 function row({ label, probability }, alone) {
   const item = create("li"), line = create("div", undefined, "line"), share = create("span", undefined, "share");
-  if (alone) share.append(create("span", `photo alone ${percent(alone.probability)}`, "was"));
+  if (alone) {
+    const was = create("span", undefined, "was");
+    was.append(create("span", "photo alone "), percent(alone.probability));
+    share.append(was);
+  }
   share.append(create("strong", percent(probability)));
   line.append(create("span", label, "label"), share);
   item.append(line, bar(probability, ""));

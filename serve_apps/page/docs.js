@@ -23,32 +23,40 @@ const bounds = (schema) =>
     ["minimum", "from"], ["maximum", "to"], ["maxLength", "characters up to"], ["maxItems", "at most"],
   ].filter(([key]) => schema[key] !== undefined).map(([key, word]) => `${word} ${schema[key]}`);
 
+// Text whose `backticks` are code.
+function prose(tag, text) {
+  const element = create(tag);
+  (text ?? "").split("`").forEach((part, place) => element.append(place % 2 ? create("code", part) : part));
+  return element;
+}
+
 function table(rows) {
   const made = create("table");
   for (const [name, kind, text] of rows) {
-    const first = create("td"), second = create("td", text);
+    const first = create("td"), line = create("tr");
     first.append(create("code", name), create("span", kind));
-    const line = create("tr");
-    line.append(first, second);
+    line.append(first, prose("td", text));
     made.append(line);
   }
   return made;
 }
 
-const fields = (schema) =>
-  table(Object.entries(follow(schema).properties ?? {}).map(([name, field]) => [
-    name, [typeOf(field), ...bounds(follow(field))].join(", "), field.description ?? "",
-  ]));
+function rows(schema, above = "") {
+  return Object.entries(follow(schema).properties ?? {}).flatMap(([name, field]) => {
+    const inner = follow(field.items ?? field), kind = [typeOf(field), ...bounds(field)].join(", ");
+    return [[above + name, kind, field.description ?? inner.description], ...rows(inner, `${above}${name}.`)];
+  });
+}
 
 for (const [path, operations] of Object.entries(description.paths)) {
   for (const [verb, operation] of Object.entries(operations)) {
     const card = create("section", undefined, "card"), heading = create("h2");
     heading.append(create("span", verb.toUpperCase(), "verb"), create("code", path));
-    card.append(heading, create("p", operation.description, "text"));
+    card.append(heading, ...operation.description.split("\n\n").map((part) => prose("p", part)));
     const form = operation.requestBody?.content["multipart/form-data"]?.schema;
-    if (form) card.append(create("h3", "Request"), fields(form));
-    const answer = follow(operation.responses["200"]?.content?.["application/json"]?.schema);
-    if (answer) card.append(create("h3", "Answer"), fields(answer));
+    if (form) card.append(create("h3", "Request"), table(rows(form)));
+    const answer = operation.responses["200"]?.content?.["application/json"];
+    if (answer) card.append(create("h3", "Answer"), table(rows(answer.schema)));
     if (answer?.example) card.append(create("pre", JSON.stringify(answer.example, null, 2)));
     const failures = Object.entries(operation.responses).filter(([status]) => status !== "200");
     if (failures.length) card.append(create("h3", "Errors"), table(failures.map(([status, it]) => [status, "", it.description])));

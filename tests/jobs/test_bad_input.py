@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ FEW = ["--preset", "demo", "--catalogue.synthetic.rows", "200", "--catalogue.syn
 class Ended:
     """How a job ended."""
 
-    code: int | None
+    code: int
     stderr: str
 
     @property
@@ -34,7 +35,7 @@ class Ended:
         said = [line for line in self.stderr.splitlines() if line.startswith("error:")]
         assert "Traceback" not in self.stderr, self.stderr
         assert len(said) == 1, self.stderr
-        assert self.code not in (0, None), "the job claims to have succeeded"
+        assert self.code, "the job claims to have succeeded"
         return said[0]
 
 
@@ -50,11 +51,15 @@ class Door:
         main = importlib.import_module(job).main
         self._monkeypatch.setattr(sys, "argv", [job, *flags, "--storage", str(self.storage)])
         self._capfd.readouterr()
+        on_stop = signal.getsignal(signal.SIGTERM)
+        code = 0
         try:
             errors.door(main)
         except SystemExit as end:
-            return Ended(end.code if isinstance(end.code, int) else 0, self._capfd.readouterr().err)
-        return Ended(0, self._capfd.readouterr().err)
+            code = end.code if isinstance(end.code, int) else 0
+        finally:
+            signal.signal(signal.SIGTERM, on_stop)  # jobs.serve has its own
+        return Ended(code, self._capfd.readouterr().err)
 
     def left(self) -> list[str]:
         """Files that a reader could take for a finished or a half-finished result (MLflow's records are neither)."""
@@ -157,8 +162,7 @@ class TestCatalogues:
 @pytest.mark.parametrize("job", ["jobs.evaluate", "jobs.predict", "jobs.serve"])
 @pytest.mark.parametrize("model", ["models:/sicot@champion", "models:/sicot/7", "no/such/bundle"])
 def test_a_model_that_does_not_exist(door: Door, job: str, model: str) -> None:
-    flag = "--serve.model" if job == "jobs.serve" else "--model"
-    line = door(job, flag, model, *(["--out", "labels"] if job == "jobs.predict" else [])).line
+    line = door(job, "--model", model, *(["--out", "labels"] if job == "jobs.predict" else [])).line
     assert model in line
     assert not door.left()
     assert not (door.folder / "labels").exists()
@@ -177,10 +181,10 @@ def test_an_mlflow_server_that_does_not_answer(door: Door, job: str) -> None:
 # ---------------------------------------------------------------- the machine
 
 
-def test_a_port_that_is_in_use(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_port_that_is_in_use(tiny_bundle: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "jobs.serve", "--serve.model", str(tiny_bundle), "--serve.port", port]
+        command = [sys.executable, "-m", "jobs.serve", "--model", tiny_bundle, "--serve.port", port]
         command += ["--storage", str(tmp_path)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert port in Ended(done.returncode, done.stderr).line

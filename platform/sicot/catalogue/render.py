@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from sicot.catalogue.shapes import COLOURS, EMBLEMS, PALETTES, PATTERNS, SIDE, SILHOUETTES
 
@@ -31,6 +31,8 @@ class Look(NamedTuple):
 
 PLACES = {"middle": (0.0, 0.0), "left": (-0.36, 0.0), "right": (0.36, 0.0), "low": (0.0, 0.3)}
 """Where on the product the emblem is: offset from its usual place, in emblem diameters."""
+FROM_BEHIND, FADED, OUT_OF_FOCUS, OCCLUDED = 0.3, 0.2, 0.15, 0.4
+"""Shares of photos that hide the emblem, the colours, the fine pattern, or anything: there, only words can tell."""
 BADGES = ("round", "square", "diamond")
 
 
@@ -43,10 +45,12 @@ def photo(look: Look, size: int, random: np.random.Generator) -> bytes:
     scene = _backdrop(size, random) * (1.0 - _shadow(product, random))
     scene += alpha * (rgba[..., :3] - scene)
     picture = Image.fromarray(scene.clip(0, 255).astype(np.uint8))
-    if random.random() < 0.35:
+    if random.random() < OCCLUDED:
         _occlude(picture, random)
-    if random.random() < 0.25:
-        picture = picture.filter(ImageFilter.BoxBlur(size / 160))
+    softness = size / 26 if random.random() < OUT_OF_FOCUS else size * random.uniform(0.0, 0.01)
+    picture = picture.filter(ImageFilter.BoxBlur(softness))
+    if random.random() < FADED:
+        picture = ImageEnhance.Color(picture).enhance(random.uniform(0.0, 0.25))
     stream = io.BytesIO()
     Image.fromarray(_expose(picture, random)).save(stream, "JPEG", quality=int(random.integers(80, 93)))
     return stream.getvalue()
@@ -124,9 +128,10 @@ def _product(look: Look, canvas: int, random: np.random.Generator) -> Image.Imag
     over, under = _emblem(look.emblem, look.badge, diameter)
     left = int(x + PLACES[look.place][0] * diameter) - diameter // 2
     top = int(y + PLACES[look.place][1] * diameter) - diameter // 2
-    patch = colour[top : top + diameter, left : left + diameter]
-    patch += under[..., None] * (_colour("white") - patch)
-    patch += over[..., None] * (_colour(look.ink) - patch)
+    if random.random() >= FROM_BEHIND:
+        patch = colour[top : top + diameter, left : left + diameter]
+        patch += under[..., None] * (_colour("white") - patch)
+        patch += over[..., None] * (_colour(look.ink) - patch)
 
     angle = random.uniform(0, math.tau)
     light = 1.0 + random.uniform(0.15, 0.45) * (slope_x * math.cos(angle) + slope_y * math.sin(angle)) - 0.3 * seam

@@ -100,7 +100,7 @@ def _cap(body: ImageDraw, trim: ImageDraw, seam: ImageDraw) -> None:
 
 
 def _backpack(body: ImageDraw, trim: ImageDraw, seam: ImageDraw) -> None:
-    trim.arc((160, 25, 240, 125), 180, 360, ON, 16)
+    trim.arc((160, 25, 240, 104), 180, 360, ON, 16)
     trim.rounded_rectangle((62, 200, 110, 340), 20, ON)
     trim.rounded_rectangle((290, 200, 338, 340), 20, ON)
     body.rounded_rectangle((90, 70, 310, 375), 75, ON)
@@ -144,18 +144,18 @@ def _dress(body: ImageDraw, trim: ImageDraw, seam: ImageDraw) -> None:
 
 Silhouette = Callable[[ImageDraw, ImageDraw, ImageDraw], None]
 SILHOUETTES: dict[str, tuple[Silhouette, tuple[int, int, int]]] = {  # and where an emblem sits: x, y, diameter
-    "bag": (_bag, (200, 272, 125)),
-    "shoe": (_shoe, (118, 215, 100)),
-    "bottle": (_bottle, (200, 250, 112)),
-    "mug": (_mug, (175, 235, 130)),
-    "shirt": (_shirt, (200, 205, 125)),
-    "lamp": (_lamp, (200, 145, 115)),
-    "cap": (_cap, (165, 175, 105)),
-    "backpack": (_backpack, (200, 168, 120)),
-    "watch": (_watch, (200, 200, 130)),
-    "chair": (_chair, (200, 115, 120)),
-    "teapot": (_teapot, (200, 240, 125)),
-    "dress": (_dress, (200, 275, 110)),
+    "bag": (_bag, (200, 272, 105)),
+    "shoe": (_shoe, (118, 215, 84)),
+    "bottle": (_bottle, (200, 250, 94)),
+    "mug": (_mug, (175, 235, 106)),
+    "shirt": (_shirt, (200, 205, 104)),
+    "lamp": (_lamp, (200, 145, 96)),
+    "cap": (_cap, (165, 175, 90)),
+    "backpack": (_backpack, (200, 168, 100)),
+    "watch": (_watch, (200, 200, 108)),
+    "chair": (_chair, (200, 115, 100)),
+    "teapot": (_teapot, (200, 240, 104)),
+    "dress": (_dress, (200, 275, 94)),
 }
 
 # ---------------------------------------------------------------- patterns: periodic, so that they can be shifted

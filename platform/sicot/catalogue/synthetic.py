@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import ray.data
 
 SMALLEST = 3  # rows of the rarest class: two to train on, one to test
-CROWDING = 4  # combinations of parts for each class: the fewer, the more neighbours a class has
+CROWDING = 2  # combinations of parts for each class: the fewer, the more neighbours a class has
 
 PARTS: dict[str, tuple[str, ...]] = {
     "silhouette": tuple(SILHOUETTES),

@@ -47,31 +47,42 @@ class Answers(Protocol):
         ...
 
 
+def places(settings: config.Serve) -> int:
+    """How many requests a replica holds: one batch that is answered, and those that wait."""
+    return settings.max_batch + settings.max_queue
+
+
 class Places:
-    """The places for requests that are answered or wait; who finds none is sent away at once."""
+    """The free places; who finds none is sent away at once."""
 
     def __init__(self, count: int) -> None:
-        self.free = count
+        self.count = count
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
-        """One place for the length of the block. :class:`Problem` 503 if all are taken."""
-        if not self.free:
+        """One place for the length of the block. :class:`Problem` 503 if there is none."""
+        if not self.count:
             message = "too many requests are waiting: try again in a moment"
             raise Problem(503, "full", message, {"Retry-After": str(RETRY_AFTER)})
-        self.free -= 1
+        self.count -= 1
         try:
             yield
         finally:
-            self.free += 1
+            self.count += 1
 
 
 def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
     """The application that answers through ``answers`` within the limits of ``settings``; ``page`` is its web page."""
-    app = FastAPI(title="sicot", version=__version__, description=__doc__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="sicot",
+        version=__version__,
+        description="Recognise products from a photo, from words, or from both.",
+        docs_url=None,
+        redoc_url=None,
+    )
     app.add_middleware(Headers)
     errors.install(app)
-    info, places = answers.info, Places(settings.max_batch + settings.max_queue)
+    info, free = answers.info, Places(places(settings))
     model = schema.Model(name=info.name, version=answers.version, digest=info.digest)
     limits = schema.Limits(
         max_bytes=settings.max_bytes,
@@ -79,7 +90,12 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
         max_k=settings.max_k,
     )
 
-    @app.post("/v1/recognize", tags=["recognize"], responses=errors.RESPONSES, openapi_extra=request_body(limits))
+    @app.post(
+        "/v1/recognize",
+        tags=["recognize"],
+        openapi_extra=request_body(limits),
+        responses={200: {"content": {"application/json": {"example": schema.EXAMPLE}}}, **errors.RESPONSES},
+    )
     async def recognize(request: Request) -> schema.Recognition:
         """Rank the classes for a photo, for words, or for both.
 
@@ -87,7 +103,7 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
         fields in the query. A photo, or words that the catalogue uses, must be there.
         """
         start = time.perf_counter()
-        async with places.take():
+        async with free.take():
             photo, fields = await body.read(request, limits.max_bytes)
             if fields.k > limits.max_k:
                 raise Problem(422, "bad_field", f"k: must be at most {limits.max_k}")
@@ -122,8 +138,8 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
     @app.get("/readyz", tags=["health"], responses={503: {"model": schema.Status, "description": "No free place."}})
     async def readyz(response: Response) -> schema.Status:
         """The model is loaded and a request would find a place."""
-        response.status_code = 200 if places.free else 503
-        return schema.Status(status="ready" if places.free else "full")
+        response.status_code = 200 if free.count else 503
+        return schema.Status(status="ready" if free.count else "full")
 
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:

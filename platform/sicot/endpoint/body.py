@@ -63,12 +63,12 @@ async def _form(request: Request) -> tuple[bytes | None, Fields]:
     try:
         async with request.form(max_files=1, max_fields=100) as form:
             photo = form.get("image")
+            image: bytes | None = None
             if isinstance(photo, UploadFile):
-                image: bytes | None = await photo.read()
+                if photo.filename or photo.size:  # else it is a browser's file field that was left empty
+                    image = await photo.read()
             elif photo:
                 raise Problem(422, "bad_field", "image: must be a file")
-            else:
-                image = None  # a form without a photo, or a browser's empty file field
             return image, _fields(ImmutableMultiDict([item for item in form.multi_items() if item[0] != "image"]))
     except Problem:
         raise

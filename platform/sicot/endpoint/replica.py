@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import torch
 from fastapi import FastAPI
 from ray import serve
@@ -15,13 +16,13 @@ from sicot import bundle, config, registry
 from sicot.endpoint import api
 
 DECODERS = 2
-"""Threads that decode photos while the model answers; decoders free the interpreter's lock."""
+"""Threads that decode photos while the model answers; decoders let go of the interpreter's lock."""
 
 
 class Replica:
-    """Answers for the web application: decodes beside the event loop, asks the model in batches.
+    """Answers for the web application (see :class:`sicot.endpoint.api.Answers`).
 
-    ``page`` is the package that holds the web page's folder, so that every machine finds its own.
+    ``page`` is the package that holds the page's folder: each machine looks up its own copy.
     """
 
     def __init__(self, settings: config.Serve, tracking_uri: str, page: str):
@@ -29,26 +30,21 @@ class Replica:
         self.settings, self.page = settings, Path(str(files(page) / "page"))
         self.bundle = bundle.Bundle.load(registry.fetch(settings.model, tracking_uri))
         self.info = self.bundle.info
-        self.version = settings.model.removeprefix(f"models:/{self.info.name}/") if "models:/" in settings.model else ""
-        self._narrow()
+        self.version = settings.model.rpartition("/")[2] if settings.model.startswith("models:/") else ""
+        limits = {"max_pixels": min(settings.max_pixels, self.info.images.max_pixels), "max_bytes": settings.max_bytes}
+        self.info.images = self.info.images.model_copy(update=limits)
         self.decoders = ThreadPoolExecutor(DECODERS, "decode")
         self.thread = ThreadPoolExecutor(1, "model")
-        self._ask = serve.batch(max_batch_size=settings.max_batch, batch_wait_timeout_s=settings.batch_wait_ms / 1000)(
-            self._answer
-        )
-        self.bundle.answer([self.bundle.blank()])  # the first request should not pay for warming up
+        batched = serve.batch(max_batch_size=settings.max_batch, batch_wait_timeout_s=settings.batch_wait_ms / 1000)
+        self._ask = batched(self._answer)
+        self._warm_up()
 
-    def _narrow(self) -> None:
-        """The endpoint's limits, where they are tighter than the model's own."""
-        images, settings = self.info.images, self.settings
-        images.max_pixels = min(images.max_pixels, settings.max_pixels)
-        images.max_bytes = min(images.max_bytes, settings.max_bytes)
-
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201  Ray Serve's name
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Ray Serve calls this once the model is loaded."""
         return api.create(self, self.settings, self.page)
 
     async def recognise(self, query: bundle.Query, k: int) -> bundle.Answer:
-        """See :class:`sicot.endpoint.api.Answers`."""
+        """Decode beside the event loop, then wait for a place in a batch."""
         item = await asyncio.get_running_loop().run_in_executor(self.decoders, self.bundle.encode, query)
         return await self._ask((item, k))
 
@@ -59,3 +55,9 @@ class Replica:
             bundle.Answer(answer.ranked[:k], answer.words, answer.no_word)
             for answer, (_, k) in zip(answers, asked, strict=True)
         ]
+
+    def _warm_up(self) -> None:
+        """The first request should not pay for dictionaries and kernels."""
+        tokens, words = self.bundle.read("预热 warm up", ())
+        size = self.info.images.size
+        self.bundle.answer([bundle.Item(np.zeros((size, size, 3), np.uint8), tokens, words)])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 MAX_TITLE = 2000
 MAX_TAGS = 64
-Tag = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
+Tag = Annotated[str, Field(max_length=200)]
 Share = Annotated[
     float,
     AfterValidator(lambda share: float(f"{share:.6g}")),  # float32 rounds 1 up to 1.0000001
@@ -38,7 +38,7 @@ class Fields(Wire):
         """One string with commas is as good as the field repeated."""
         if not isinstance(value, list):
             return value
-        return [tag for part in value for tag in part.replace("，", ",").split(",") if tag.strip()]
+        return [tag.strip() for part in value for tag in part.replace("，", ",").split(",") if tag.strip()]
 
 
 class Model(Wire):
@@ -88,25 +88,23 @@ class Recognition(Wire):
     milliseconds: Annotated[float, Field(ge=0.0)]
     """Time between the arrival of the request and the answer, on the server."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "request_id": "3f0c7be1-8c1d-4b9a-9f2e-0d6a4f1c2b3a",
-                "model": {"name": "sicot", "version": "3", "digest": "9b1c5a…"},
-                "ranked": [
-                    {"label": "red ceramic teapot", "probability": 0.91},
-                    {"label": "red enamel kettle", "probability": 0.06},
-                ],
-                "words": [
-                    {"token": "红色", "weight": 0.22, "known": True},
-                    {"token": "teapot", "weight": 0.64, "known": True},
-                    {"token": "sale", "weight": 0.01, "known": True},
-                ],
-                "no_word": 0.13,
-                "milliseconds": 18.4,
-            }
-        }
-    )
+
+EXAMPLE = {
+    "request_id": "3f0c7be1-8c1d-4b9a-9f2e-0d6a4f1c2b3a",
+    "model": {"name": "sicot", "version": "3", "digest": "9b1c5a…"},
+    "ranked": [
+        {"label": "red ceramic teapot", "probability": 0.91},
+        {"label": "red enamel kettle", "probability": 0.06},
+    ],
+    "words": [
+        {"token": "红色", "weight": 0.22, "known": True},
+        {"token": "teapot", "weight": 0.64, "known": True},
+        {"token": "sale", "weight": 0.01, "known": True},
+    ],
+    "no_word": 0.13,
+    "milliseconds": 18.4,
+}
+"""A :class:`Recognition`, for /docs."""
 
 
 class Limits(Wire):

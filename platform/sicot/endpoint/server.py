@@ -1,44 +1,59 @@
-"""Starting Ray Serve on a port, and saying in one line why that cannot be."""
+"""Starting Ray Serve, and saying in one line why that cannot be."""
 
 from __future__ import annotations
 
+import logging
 import socket
 
 from ray import serve
 from ray.serve import Application
 from ray.serve.context import _get_global_client
 
-from sicot import cluster, config
+from sicot import cluster, config, registry
 from sicot.errors import UserError
 
 
-def listen(settings: config.Serve) -> str:
-    """Open the endpoint's port on the Ray session that is up; port 0 takes a free one. The URL.
+def pin(model: str, tracking_uri: str) -> str:
+    """The model that an alias means now, by its version, so that all replicas serve the same one.
 
-    A Serve that already runs on this cluster is used: its port is the cluster's.
+    Other URIs come back as they are. :class:`UserError` if there is no such model.
+    """
+    registry.fetch(model, tracking_uri)
+    name, sign, alias = model.removeprefix("models:/").partition("@")
+    if not sign or not model.startswith("models:/"):
+        return model
+    number = next(version.number for version in registry.versions(name, tracking_uri) if alias in version.aliases)
+    return f"models:/{name}/{number}"
+
+
+def listen(settings: config.Serve) -> str:
+    """Open the endpoint's port on the Ray session that is up (0: a free one) and return the URL.
+
+    Where Ray Serve runs already, its port is used.
 
     Raises:
-        UserError: the port is taken, or may not be opened; or the cluster has too few CPUs for the replicas.
+        UserError: the port cannot be opened, or the cluster has too few CPUs for the replicas.
     """
-    cluster.require(cpus=settings.replicas, gpus=0, what=f"an endpoint with {settings.replicas} replicas")
+    cluster.require(settings.replicas, 0, f"an endpoint with {settings.replicas} replicas")
     running = _get_global_client(raise_if_no_controller_running=False)
-    if running is not None:
+    if running is None:
+        host, port = settings.host, free_port(settings.host, settings.port)
+        serve.start(
+            http_options={"host": host, "port": port},
+            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        )
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    else:
         host, port = running.http_config.host, running.http_config.port
         if settings.port not in (0, port):
-            raise UserError(
-                f"Ray Serve already listens on port {port}: use --serve.port {port}, or `serve shutdown` first"
-            )
-    else:
-        host, port = settings.host, free_port(settings.host, settings.port)
-        serve.start(http_options={"host": host, "port": port}, logging_config={"enable_access_log": False})
+            raise UserError(f"Ray Serve listens on port {port} already: use that port, or run `serve shutdown` first")
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def free_port(host: str, port: int) -> int:
-    """``port`` if it can be opened on ``host``, a free one for 0. :class:`UserError` otherwise."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just closed is free
+    """``port`` if it can be opened on ``host``, a free one for 0. :class:`UserError` if it cannot."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was closed a moment ago is free
         try:
             probe.bind((host, port))
         except OSError as error:
@@ -49,6 +64,11 @@ def free_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def deploy(app: Application) -> None:
-    """Run the application, replacing the one before; returns when it answers."""
-    serve.run(app, blocking=False)
+def deploy(application: Application) -> None:
+    """Run the application in place of the one before; returns when it answers."""
+    serve.run(application)
+
+
+def stop() -> None:
+    """End Ray Serve and free its port; the Ray session stays up."""
+    serve.shutdown()

@@ -60,6 +60,8 @@ class Manifest(BaseModel):
     version: int = VERSION
     digest: str
     """SHA-256 over config and content: the same input and config give the same digest."""
+    fingerprint: str = ""
+    """Hash of the settings and of the catalogue's files by name, size and time: equal means prepared already."""
     images: Images
     text: Text
     head_above: int

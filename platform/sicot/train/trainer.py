@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from safetensors.torch import load_file
 
@@ -61,6 +62,7 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
             storage_path=folder,
             failure_config=FailureConfig(max_failures=experiment.train.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            logging_config=LoggingConfig(log_level="WARNING"),
             callbacks=[LogToRun(run)] if run else [],  # type: ignore[list-item]  Train V2 takes its own callbacks
         ),
     )

@@ -1,0 +1,42 @@
+"""Serve a model until Ctrl-C.
+
+    python -m jobs.serve                                     the champion, at http://127.0.0.1:8000
+    python -m jobs.serve --model models:/sicot/3 --serve.port 0
+
+On a cluster: `serve deploy serve_apps/local.yaml`.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from serve_apps import recognizer
+from sicot import cluster, config
+from sicot.endpoint import server
+from sicot.errors import door
+
+
+class ServeJob(config.Job):
+    """Settings of this job."""
+
+    model: str | None = None
+    """Model to serve: an MLflow URI or the folder of a bundle; default: `serve.model`."""
+    serve: config.Serve = config.Serve()
+
+
+def main() -> None:
+    """Start the endpoint and stay until interrupted."""
+    job = config.load(ServeJob, program="python -m jobs.serve")
+    settings = job.serve.model_copy(update={"model": job.model} if job.model else {})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop from outside ends as Ctrl-C does
+    with cluster.session(settings.replicas + 2):
+        url = recognizer.start(settings, job.tracking_uri)
+        print(f"{settings.model} is served\n  page  {url}/\n  docs  {url}/docs\n  stop  Ctrl-C", flush=True)
+        try:
+            signal.pause()
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    door(main)

@@ -1,0 +1,243 @@
+"""Putting questions to a bundle, many at once: Ray Data batch inference over any catalogue.
+
+Rows come in the catalogue's schema (photo as bytes or URI, title, tags) or in the prepared set's (photo, tokens).
+No row is dropped: one that cannot be answered keeps its id and says why.
+
+B batch, H height, W width, T words, C classes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import torch
+from ray.data import ActorPoolStrategy, Dataset
+from torch import Tensor
+
+from sicot import storage
+from sicot.bundle import Bundle, Item
+from sicot.errors import UserError
+from sicot.prepare.images import BadImage
+
+REGIMES = ("image", "image_text", "text")
+"""The ways of asking: photo alone, photo and words, words alone."""
+
+READERS = 8  # photos opened at the same time, for storage that is slow to answer
+
+Answerer = Callable[[Bundle, pa.Table], pa.Table]
+"""What is done to a batch of rows on a worker."""
+
+
+@dataclass(frozen=True)
+class Unanswerable:
+    """Why a row cannot be answered: a reason code (those of :class:`BadImage`), and its detail."""
+
+    reason: str
+    detail: str
+
+
+def ask(
+    bundle_folder: str, dataset: Dataset, regimes: Sequence[str] = REGIMES, k: int = 5, batch_size: int = 128
+) -> pa.Table:
+    """Ask a bundle about every row, in several ways.
+
+    Args:
+        bundle_folder: local folder of the bundle.
+        dataset: rows as described above.
+        regimes: ways of asking; those that the model cannot answer are left out.
+        k: ranked classes to keep.
+        batch_size: rows per step of the model.
+
+    Returns:
+        One row per row, in no particular order: id, label (as it is in `dataset`), reason (why there is no answer by
+        photo, null if there is one) and, for each regime, `{regime}` (class indices by falling probability,
+        list<int32> [k]) and `{regime}_probability` (list<float> [k]). They are null for rows without a usable photo,
+        those of `text` for rows without known words.
+    """
+    can = [regime for regime in Bundle.load(bundle_folder).regimes if regime in regimes]
+    answers = map_bundle(dataset, bundle_folder, Question(can, k), batch_size)
+    tables = [table for table in ray.get(answers.to_arrow_refs()) if table.num_rows]
+    if not tables:
+        raise UserError("the catalogue has no rows to ask about")
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Answers a batch in every regime; small enough to be collected."""
+
+    regimes: list[str]
+    k: int
+
+    def __call__(self, bundle: Bundle, batch: pa.Table) -> pa.Table:
+        """The columns that :func:`ask` describes."""
+        rows = list(read(bundle, batch))
+        reasons = [row.reason if isinstance(row, Unanswerable) else _no_photo(row) for row in rows]
+        columns = {"id": batch["id"], "label": batch["label"], "reason": pa.array(reasons, pa.string())}
+        best = {regime: ([None] * len(rows), [None] * len(rows)) for regime in self.regimes}
+        for regime, places, z_BC in logits(bundle, rows, self.regimes):
+            top = z_BC.softmax(1).topk(min(self.k, z_BC.shape[1]))
+            for place, classes, p in zip(places, top.indices.tolist(), top.values.tolist(), strict=True):
+                best[regime][0][place], best[regime][1][place] = classes, p
+        for regime, (classes, p) in best.items():
+            columns[regime] = pa.array(classes, pa.list_(pa.int32()))
+            columns[f"{regime}_probability"] = pa.array(p, pa.list_(pa.float32()))
+        return pa.table(columns)
+
+
+@torch.inference_mode()
+def logits(
+    bundle: Bundle, rows: Sequence[Item | Unanswerable], regimes: Sequence[str]
+) -> Iterator[tuple[str, list[int], Tensor]]:
+    """For each regime: its name, the places of the rows that it can answer, and their calibrated logits z_BC.
+
+    What :meth:`Bundle.logits` says, but a photo goes through the trunk once for all regimes.
+    """
+    model = bundle.model
+    items = {place: row for place, row in enumerate(rows) if isinstance(row, Item)}
+    photos = {place: item.image_HW3 for place, item in items.items() if item.image_HW3 is not None}
+    if photos:
+        images_BHW3 = torch.from_numpy(np.stack(list(photos.values()))).to(bundle.device)
+        v_BD = model.visual(images_BHW3)
+        z_v_BC = model.classifier(v_BD) / bundle.info.temperature
+        if "image" in regimes:
+            yield "image", list(photos), z_v_BC
+        if "image_text" in regimes:
+            words_BT = bundle.pad([items[place].words for place in photos]).to(bundle.device)
+            has_words_B1 = (words_BT > 0).any(1, keepdim=True)
+            t_BD, _ = model.semantic(words_BT, v_BD)
+            z_m_BC = model.classifier(model.fusion(v_BD, t_BD, has_words_B1)) / bundle.info.temperature
+            yield "image_text", list(photos), torch.where(has_words_B1, z_m_BC, z_v_BC)
+    worded = [place for place, item in items.items() if any(item.words)]
+    if worded and "text" in regimes:
+        yield "text", worded, bundle.logits(None, bundle.pad([items[place].words for place in worded]))[0]
+
+
+# ---------------------------------------------------------------- rows
+
+
+def read(bundle: Bundle, batch: pa.Table) -> Iterator[Item | Unanswerable]:
+    """Decode the photos and look the words up, row for row."""
+    with ThreadPoolExecutor(READERS) as readers:
+        photos = readers.map(lambda row: _photo(row, bundle), _photos(batch))
+        for photo, (tokens, ids) in zip(photos, _words(bundle, batch), strict=True):
+            if isinstance(photo, BadImage):
+                yield Unanswerable(photo.reason, str(photo))
+            elif photo is None and not (any(ids) and bundle.info.model.uses_words):
+                yield Unanswerable("no_image", "there is no photo, and no word that the model knows")
+            else:
+                yield Item(photo, tokens, ids)
+
+
+def _photos(batch: pa.Table) -> Iterator[tuple[bytes | None, str | None]]:
+    """Bytes and URI of each row's photo."""
+    uris = _texts(batch["image_uri"]) if "image_uri" in batch.column_names else [None] * batch.num_rows
+    return zip((value.as_py() for value in batch["image"]), uris, strict=True)
+
+
+def _photo(row: tuple[bytes | None, str | None], bundle: Bundle) -> np.ndarray | BadImage | None:
+    """The decoded photo, None if the row has none, or what is wrong with it."""
+    photo, uri = row
+    try:
+        if photo is None and uri:
+            photo = _open(uri, bundle.info.images.max_bytes)
+        return bundle.decode(photo) if photo is not None else None
+    except BadImage as error:
+        return error
+    except (OSError, UserError) as error:
+        return BadImage("no_image", f"cannot open {uri}: {type(error).__name__}")
+
+
+def _open(uri: str, max_bytes: int) -> bytes:
+    """The file, but never more than one byte above `max_bytes`."""
+    system, path = storage.open_uri(uri)
+    with system.open_input_stream(path, compression=None) as stream:
+        return stream.read(max_bytes + 1)
+
+
+def _words(bundle: Bundle, batch: pa.Table) -> Iterator[tuple[list[str], list[int]]]:
+    """Words of each row and their ids."""
+    if "tokens" in batch.column_names:  # prepared, maybe for another vocabulary and length
+        for tokens in batch["tokens"].to_pylist():
+            kept = (tokens or [])[: bundle.info.text.max_words]
+            yield kept, bundle.vocabulary.ids(kept)
+        return
+    for title, tags in zip(_texts(batch["title"]), batch["tags"], strict=True):
+        yield bundle.read(title or "", [tag for tag in _texts(tags.values) if tag] if tags.is_valid else [])
+
+
+def _texts(column: Any) -> list[str | None]:
+    """Strings of a column; bytes in it that are no UTF-8 are replaced."""
+    values = pc.cast(column, pa.binary()).to_pylist()
+    return [None if value is None else value.decode(errors="replace") for value in values]
+
+
+def _no_photo(row: Item) -> str | None:
+    return "no_image" if row.image_HW3 is None else None
+
+
+# ---------------------------------------------------------------- workers
+
+
+def map_bundle(dataset: Dataset, bundle_folder: str, answer: Answerer, batch_size: int) -> Dataset:
+    """`answer(bundle, batch)` for all batches, spread over the cluster: one CPU and thread, or one GPU, each."""
+    shipped = ship(bundle_folder)
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    options: dict[str, Any] = {"batch_size": batch_size, "batch_format": "pyarrow", "zero_copy_batch": True}
+    if not gpus:  # tasks: their worker processes keep the bundle, and no actor has to start
+        return dataset.map_batches(_on_cpu, fn_args=(shipped, answer), num_cpus=1, **options)
+    pool = ActorPoolStrategy(size=gpus)
+    return dataset.map_batches(_OnGpu, fn_constructor_args=(shipped, answer), num_gpus=1, compute=pool, **options)
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A bundle on its way to workers: its folder, and its files' bytes for nodes that do not see the folder."""
+
+    folder: str
+    digest: str
+    files: ray.ObjectRef | None = field(compare=False, default=None)
+
+
+def ship(folder: str) -> Shipped:
+    """Make the bundle in a local folder reachable for every node of the cluster."""
+    digest = storage.read_json(f"{folder}/bundle.json")["digest"]
+    if sum(node["Alive"] for node in ray.nodes()) < 2:
+        return Shipped(folder, digest)
+    files = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+    return Shipped(folder, digest, ray.put(files))
+
+
+@cache
+def unpack(shipped: Shipped) -> Bundle:
+    """The bundle, loaded once per worker process."""
+    torch.set_num_threads(1)
+    note = f"{shipped.folder}/bundle.json"
+    if shipped.files is None or (storage.exists(note) and storage.read_json(note)["digest"] == shipped.digest):
+        return Bundle.load(shipped.folder)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in ray.get(shipped.files).items():
+            (Path(folder) / name).write_bytes(content)
+        return Bundle.load(folder)
+
+
+def _on_cpu(batch: pa.Table, shipped: Shipped, answer: Answerer) -> pa.Table:
+    return answer(unpack(shipped), batch)
+
+
+class _OnGpu:
+    def __init__(self, shipped: Shipped, answer: Answerer):
+        self.bundle, self.answer = unpack(shipped).to("cuda"), answer
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return self.answer(self.bundle, batch)

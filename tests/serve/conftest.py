@@ -1,0 +1,23 @@
+"""An endpoint for the tests of a module, with limits small enough to run into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sicot import config
+
+SETTINGS = config.Serve(
+    port=0, max_batch=4, max_queue=4, batch_wait_ms=2, max_bytes=300_000, max_pixels=1_000_000, max_k=10
+)
+
+
+@pytest.fixture(scope="module")
+def endpoint(ray_cluster: None, tiny_bundle: str) -> Iterator[str]:
+    """URL of the tiny bundle's endpoint, by Ray Serve on a free port."""
+    from serve_apps import recognizer
+    from sicot.endpoint import server
+
+    yield recognizer.start(SETTINGS.model_copy(update={"model": tiny_bundle}), "sqlite:///unused.db")
+    server.stop()
