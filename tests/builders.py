@@ -13,7 +13,23 @@ from sicot.prepare import images, prepared
 from sicot.prepare.prepared import PreparedSet
 
 LABELS = ["blue-mug", "green-bag", "pink-shoe", "red-bag", "white-mug", "yellow-shoe"]
-WORDS = ["red", "green", "blue", "white", "yellow", "pink", "bag", "mug", "shoe", "红色", "蓝色", "包", "杯子", "sale", "new"]
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "white",
+    "yellow",
+    "pink",
+    "bag",
+    "mug",
+    "shoe",
+    "红色",
+    "蓝色",
+    "包",
+    "杯子",
+    "sale",
+    "new",
+]
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (30, 60, 200), "white": (240, 240, 240),
            "yellow": (230, 210, 40), "pink": (240, 150, 180)}  # fmt: skip
 
@@ -42,7 +58,9 @@ def prepared_set(root: Path, rows_per_class: int = 24, size: int = 32, seed: int
                 tokens = [*name.split("-"), str(random.choice(["sale", "new"]))] if random.random() > 0.2 else []
                 words = [WORDS.index(token) + 1 for token in tokens]
                 image = photo(name, int(random.integers(1 << 30)), size)
-                table.append({"id": f"{split}-{name}-{n}", "image": image, "label": label, "tokens": tokens, "words": words})
+                table.append(
+                    {"id": f"{split}-{name}-{n}", "image": image, "label": label, "tokens": tokens, "words": words}
+                )
         shuffled = [table[i] for i in random.permutation(len(table))]
         storage.write_table(
             f"{root}/{split}/00000.parquet", pa.Table.from_pylist(shuffled, prepared.ROW), row_group_size=16

@@ -80,8 +80,8 @@ class Synthetic(Section):
     """The embedded catalogue: rendered products with noisy Chinese and English words."""
 
     rows: Count = 3000
-    """Number of rows, validation and test included."""
-    classes: Annotated[int, Field(ge=2)] = 60
+    """Number of rows, validation and test included; at least 3 a class."""
+    classes: Annotated[int, Field(ge=2, le=1_000_000)] = 60
     """Number of products."""
     imbalance: Annotated[float, Field(ge=1.0)] = 50.0
     """Training rows of the most frequent class over those of the rarest (Zipf's law in between)."""
@@ -94,14 +94,20 @@ class Synthetic(Section):
     seed: int = 0
     """Seed of the catalogue: the same seed gives the same bytes."""
 
+    @model_validator(mode="after")
+    def _enough_rows(self) -> Self:
+        if self.rows < 3 * self.classes:
+            raise ValueError("rows must be at least 3 x classes: every class has rows to train on and one to test")
+        return self
+
 
 class Catalogue(Section):
     """Where the products come from."""
 
     path: str = "synthetic"
     """`synthetic`, or a file, folder, glob or URI (local, s3://, gs://) of Parquet, CSV or WebDataset files."""
-    format: Literal["auto", "parquet", "csv", "webdataset"] = "auto"
-    """File format; `auto` goes by the file names."""
+    format: Literal["auto", "parquet", "csv", "webdataset", "folder"] = "auto"
+    """File format; `auto` goes by the file names. `folder`: photos in one folder a class, `mug/1.jpg`."""
     images: str | None = None
     """Folder or URI prefix of relative image paths; default: beside the catalogue file."""
     tags_separator: str = ","

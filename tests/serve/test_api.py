@@ -11,6 +11,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sicot import bundle, config
 from sicot.endpoint import api, body, errors, schema
 from sicot.errors import UserError

@@ -137,7 +137,7 @@ def class_parts(config: Synthetic, ranks: np.ndarray) -> list[dict[str, str]]:
 @lru_cache(maxsize=16)
 def _values(classes: int, seed: int) -> dict[str, tuple[str, ...]]:
     """The values of each part that this catalogue uses: few enough that its classes have to share them."""
-    sizes = {part: 2 for part in list(PARTS)[:MAIN]}
+    sizes = dict.fromkeys(list(PARTS)[:MAIN], 2)
     while math.prod(sizes.values()) < CROWDING * classes:
         open_parts = [part for part in sizes if sizes[part] < len(PARTS[part])]
         if open_parts:

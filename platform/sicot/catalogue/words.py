@@ -101,14 +101,14 @@ TAGGED = 0.4
 """How often a part is among the tags."""
 
 BRANDS = (
-    "Norvik|Lumora|Kestrel & Co|ATELIER 9|BlueFinch|Miyako|Urban Nest|Zephyr|Oakline|Tamarind".split("|"),
-    "森野|花间集|优尚|北岸|木槿|云朵家|小鹿家|蓝鲸|墨言|星河旗舰店".split("|"),
+    "Norvik|Lumora|Kestrel & Co|ATELIER 9|BlueFinch|Miyako|Urban Nest|Zephyr|Oakline|Tamarind",
+    "森野|花间集|优尚|北岸|木槿|云朵家|小鹿家|蓝鲸|墨言|星河旗舰店",
 )
 FILLER = (
     "new|2024|free shipping|hot sale|gift|high quality|fashion|for women|for men|kids|limited edition|SALE 50% off|"
-    "✨ trending|in stock|🔥 best seller|casual|&amp; more|www.example.com/shop|2 pcs|brand new".split("|"),
+    "✨ trending|in stock|🔥 best seller|casual|&amp; more|www.example.com/shop|2 pcs|brand new",
     "新款|2024|包邮|正品|特价|百搭|网红|送礼|时尚|夏季|ins风|礼物|【现货】|🔥爆款|学生|高级感|ＮＥＷ|限时折扣|"
-    "潮流|&nbsp;热卖".split("|"),
+    "潮流|&nbsp;热卖",
 )
 ENGLISH, CHINESE, MIXED = 0, 1, 2
 
@@ -149,15 +149,15 @@ def _noisy(
             words.append(_pick(FILLER, language, random))
             continue
         if fate < 1:
-            value = others[part][random.integers(len(others[part]))]
-        words.append(_pick([text.split("|") for text in SYNONYMS[part][value]], language, random))
+            value = others[part][int(random.integers(len(others[part])))]
+        words.append(_pick(SYNONYMS[part][value], language, random))
     return words
 
 
-def _pick(choices: Sequence[Sequence[str]], language: int, random: np.random.Generator) -> str:
-    """One of the choices; a mixed title draws the language of each word."""
-    offered = choices[language if language != MIXED else int(random.integers(2))]
-    return offered[random.integers(len(offered))]
+def _pick(choices: tuple[str, str], language: int, random: np.random.Generator) -> str:
+    """One of the English or Chinese choices; a mixed title draws the language of each word."""
+    offered = choices[language if language != MIXED else int(random.integers(2))].split("|")
+    return offered[int(random.integers(len(offered)))]
 
 
 def _title(words: list[str], language: int, random: np.random.Generator) -> str:

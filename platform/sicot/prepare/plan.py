@@ -73,7 +73,7 @@ def make(rows: pa.Table, bad: pa.Table, seen: pa.Table, config: Split, groups: G
         split=split[known],
         label=index[labels[known]],
         classes=classes,
-        quarantine=pa.concat_tables([table.select(QUARANTINE.names) for table in quarantine]).cast(QUARANTINE),
+        quarantine=pa.concat_tables([table.select(QUARANTINE.names) for table in quarantine]),
     )
 
 
@@ -107,11 +107,9 @@ def _codes(values: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
 
 
 def _bad(rows: pa.Table, reason: str, detail: str | pa.ChunkedArray) -> pa.Table:
-    count = rows.num_rows
-    details = pa.repeat(detail, count) if isinstance(detail, str) else detail
-    return (
-        rows.select(["id", "split"]).append_column("reason", pa.repeat(reason, count)).append_column("detail", details)
-    )
+    details = pa.repeat(detail, rows.num_rows) if isinstance(detail, str) else detail
+    columns = [rows["id"], rows["split"], pa.repeat(reason, rows.num_rows), details]
+    return pa.table(columns, schema=QUARANTINE)
 
 
 def _classes(names: pa.Array, count: np.ndarray, groups: Groups) -> tuple[pa.Table, np.ndarray]:

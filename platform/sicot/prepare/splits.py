@@ -53,7 +53,7 @@ def units(rows: int, alike: list[np.ndarray]) -> np.ndarray:
 
 
 def _deal_units(keys: np.ndarray, labels: np.ndarray, sizes: np.ndarray, config: Split) -> np.ndarray:
-    """Split of each unit: of a class, small units go to test, then to val, in random order; what is left is for training."""
+    """Split of each unit: a class gives small ones to test, then to val, by chance among equals, and keeps the rest."""
     classes = int(labels.max(initial=-1)) + 1
     rows = np.bincount(labels, weights=sizes, minlength=classes)
     chance = _uniform(np.arange(classes), config.seed + 1)
@@ -74,7 +74,7 @@ def _deal_units(keys: np.ndarray, labels: np.ndarray, sizes: np.ndarray, config:
 def _train_every_class(
     split: np.ndarray, unit: np.ndarray, keys: np.ndarray, labels: np.ndarray, free: np.ndarray
 ) -> np.ndarray:
-    """Move a unit to training for each class that has no training row: units of several classes may have held it out."""
+    """Move a unit to training for each class without a training row: one of several classes may hold all it has."""
     trained = np.isin(labels, labels[split[unit] == TRAIN])
     rows = np.flatnonzero(~trained & free[unit])
     rows = rows[np.lexsort((keys[rows], labels[rows]))]

@@ -17,7 +17,7 @@ COUNTS = pa.schema([("word", pa.string()), ("count", pa.int64())])
 
 
 def count(block: pa.Table, train: np.ndarray) -> Iterator[pa.Table]:
-    """Number of training rows with each word, COUNTS, in the staged files of ``block``. ``train``: their keys, int64."""
+    """Training rows with each word, COUNTS, in the staged files that ``block`` names. ``train``: their keys, int64."""
     table = pa.concat_tables([storage.read_table(name, ["key", "tokens"]) for name in block["file"].to_pylist()])
     tokens = table.filter(pc.is_in(table["key"], pa.array(train)))["tokens"]
     words = pc.list_flatten(tokens)

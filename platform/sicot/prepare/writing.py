@@ -40,7 +40,7 @@ def write(plan: Plan, vocabulary: pa.Table, root: str, staged: list[str], size: 
         dataset = flow.blocks(table, flow.ranges(count, most, size))
         for block in flow.run(dataset, _write_files, root, staged, known):
             written += zip(block["name"].to_pylist(), block["digest"].to_pylist(), strict=True)
-            bar.update(block["rows"][0].as_py())
+            bar.update(sum(block["rows"].to_pylist()))
     return sorted(written)
 
 

@@ -50,7 +50,9 @@ def further_seeds(experiment: Experiment, prepared: PreparedSet, seeds: list[int
         kept[name] = ray.get(done[0])
         storage.write_json(note, kept)
         counted = f"{len(jobs) - len(waiting)} of {len(jobs)}"
-        print(f"comparison {counted}: {name}  photo {kept[name]['image/top1']:.1%}  tail {kept[name]['image/tail']:.1%}")
+        print(
+            f"comparison {counted}: {name}  photo {kept[name]['image/top1']:.1%}  tail {kept[name]['image/tail']:.1%}"
+        )
     return [{"seed": seed, "sicot": kept[f"sicot/{seed}"], "visual": kept[f"visual/{seed}"]} for seed in seeds]
 
 

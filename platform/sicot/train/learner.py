@@ -43,7 +43,7 @@ class Learner:
             else None
         )
         self.dtype = half_precision(config, device)
-        self.optimiser = torch.optim.AdamW(parameter_groups(config, model), fused=device.type == "cuda")
+        self.optimiser = torch.optim.AdamW(parameter_groups(config, model), fused=True)
         moves = max(1, steps // config.accumulate)
         self.schedule = LambdaLR(self.optimiser, lambda move: warmup_cosine(move, moves, config.warmup))
         self.batches = 0

@@ -13,6 +13,7 @@ import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -89,14 +90,17 @@ class Rows:
 class TrainingBatches(IterableDataset):
     """The batches of one rank; set ``epoch`` and ``skip`` (batches already done) before each pass."""
 
-    def __init__(self, prepared: PreparedSet, batch_size: int, rank: int, world: int, seed: int):
-        self.prepared, self.rank, self.world, self.seed = prepared, rank, world, seed
+    def __init__(self, prepared: PreparedSet, batch_size: int, rank: int, world: int, seed: int, window: int = WINDOW):
+        self.prepared, self.rank, self.world, self.seed, self.window = prepared, rank, world, seed, window
         rows = prepared.manifest.rows["train"]
         self.share = rows // world
         # a rank with fewer rows than a batch takes them all as one; the rest of an epoch (less than a batch) waits
         self.batch_size = max(1, min(batch_size, self.share))
         self.epoch = self.skip = 0
         self._rows: Rows | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_rows": None}  # open files do not travel; a loader process opens its own
 
     def __len__(self) -> int:
         """Batches of an epoch, the same for every rank."""
@@ -115,8 +119,8 @@ class TrainingBatches(IterableDataset):
         rows = self._rows = self._rows or Rows(self.prepared, "train")
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(rows.groups))
         first = self.rank * self.share
-        starts = range(first, first + self.share, WINDOW)
-        stretches = [rows.stretch(order, start, min(start + WINDOW, first + self.share)) for start in starts]
+        starts = range(first, first + self.share, self.window)
+        stretches = [rows.stretch(order, start, min(start + self.window, first + self.share)) for start in starts]
         left: pa.Table | None = None
         made = 0
         with ThreadPoolExecutor(1) as ahead:
@@ -144,6 +148,7 @@ class TrainingBatches(IterableDataset):
             num_workers=processes,
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if processes else None,
+            generator=torch.Generator(),  # its own: the global one must be the same after a resume
             multiprocessing_context="forkserver" if processes else None,
         )
 
