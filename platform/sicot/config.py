@@ -357,6 +357,8 @@ class Evaluate(Section):
     """Bins of the expected calibration error."""
     seeds: Annotated[int, Field(ge=0, le=20)] = 0
     """Further seeds for the comparison with the visual-only baseline; 0 = the run's own seed alone."""
+    other_title: str | None = None
+    """Another title column: the pipeline trains and tests once more with it, reported as image_<column>."""
 
 
 class Registry(Section):
@@ -534,13 +536,19 @@ def load(job: type[JobType], argv: list[str] | None = None, program: str | None 
         values = read_yaml(PRESETS / f"{layers.preset}.yaml")
     elif layers.config:
         values = read_yaml(layers.config)
-    values = {key: value for key, value in values.items() if job is Experiment or key in job.model_fields}
+    values = {key: value for key, value in values.items() if job is Experiment or _has(job, key, value)}
     try:
         return job(_cli_parse_args=rest, _cli_prog_name=program, **values)  # type: ignore[call-arg]
     except ValidationError as error:
         raise UserError("; ".join(_say(problem) for problem in error.errors()[:3])) from None
     except SettingsError as error:
         raise UserError(str(error)) from None
+
+
+def _has(job: type[Job], key: str, value: Any) -> bool:
+    """Whether a job takes this part of an experiment's file: `model` is a section there, but a URI in some jobs."""
+    field = job.model_fields.get(key)
+    return field is not None and isinstance(value, dict) == isinstance(field.default, BaseModel)
 
 
 def _say(problem: Any) -> str:

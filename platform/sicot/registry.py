@@ -12,13 +12,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import mlflow.artifacts
 import mlflow.pyfunc
-from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.entities import LoggedModel, LoggedModelInput, LoggedModelOutput
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
@@ -83,7 +84,7 @@ def register(run: track.Run, bundle_folder: str, name: str) -> int:
     A bundle that is registered already keeps its version, so a job that is run again does not register twice.
     Returns the version.
     """
-    digest = _digest(bundle_folder)
+    digest = digest_of(bundle_folder)
     client = run.client
     with track.talking(run.uri):
         if not client.search_registered_models(f"name = {name!r}"):
@@ -112,7 +113,10 @@ def fetch(uri: str, tracking_uri: str) -> str:
     """
     if uri.startswith(("models:/", "runs:/")):
         client = track.connect(tracking_uri)
-        source = _source(client, uri) if uri.startswith("models:/") else uri
+        source = uri
+        if uri.startswith("models:/"):
+            version = _version(client, uri)
+            source = client.get_model_version_download_uri(version.name, version.version)
         with tempfile.TemporaryDirectory(dir=_cache()) as aside:
             with track.talking(tracking_uri):
                 got = Path(mlflow.artifacts.download_artifacts(source, dst_path=aside, tracking_uri=tracking_uri))
@@ -222,6 +226,34 @@ def versions(name: str, tracking_uri: str) -> list[Version]:
     )
 
 
+def listing(name: str, tracking_uri: str) -> str:
+    """The versions as a table for people."""
+    lines = [f"{name:<10} {'made':<17} {'digest':<13} aliases"]
+    for each in versions(name, tracking_uri):
+        made = datetime.fromtimestamp(each.created / 1000).strftime("%Y-%m-%d %H:%M")
+        lines.append(f"{each.number:<10} {made:<17} {each.digest[:12]:<13} {', '.join(each.aliases)}".rstrip())
+    return "\n".join(lines)
+
+
+def link(run: track.Run, uri: str, bundle_folder: str) -> None:
+    """Note on a run which model it is about; in MLflow it is then listed with that model version."""
+    run.tags({"sicot.model": uri, DIGEST: digest_of(bundle_folder)})
+    if uri.startswith("models:/"):
+        with track.talking(run.uri):
+            version = _version(run.client, uri)
+            run.tags({"sicot.model_version": version.version})
+            if version.model_id:
+                run.client.log_inputs(run.id, models=[LoggedModelInput(version.model_id)])
+
+
+def digest_of(bundle_folder: str | Path) -> str:
+    """The digest that names the model in a local bundle folder."""
+    try:
+        return json.loads((Path(bundle_folder) / "bundle.json").read_text())["digest"]
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"no bundle at {bundle_folder}: it must hold a bundle.json") from error
+
+
 def _alias(client: Any, name: str, alias: str) -> int | None:
     with track.talking(client.tracking_uri):
         number = client.get_registered_model(name).aliases.get(alias)
@@ -234,8 +266,8 @@ def _get(client: Any, name: str, version: str) -> Any:
         return client.get_model_version(name, version)
 
 
-def _source(client: Any, uri: str) -> str:
-    """Where the files of `models:/name@alias` or `models:/name/version` are."""
+def _version(client: Any, uri: str) -> Any:
+    """The model version of `models:/name@alias` or `models:/name/version`."""
     name, sign, which = uri.removeprefix("models:/").partition("@")
     if not sign:
         name, _, which = name.partition("/")
@@ -243,17 +275,9 @@ def _source(client: Any, uri: str) -> str:
         raise UserError(f"{uri} is no model: write models:/name@alias or models:/name/version")
     try:
         with track.talking(client.tracking_uri):
-            version = str(client.get_model_version_by_alias(name, which).version) if sign else which
-            return client.get_model_version_download_uri(name, version)
+            return client.get_model_version_by_alias(name, which) if sign else client.get_model_version(name, which)
     except UserError as error:
         raise UserError(f"no model {uri}: {error}; `python -m jobs.register --list` shows what there is") from error
-
-
-def _digest(folder: str | Path) -> str:
-    try:
-        return json.loads((Path(folder) / "bundle.json").read_text())["digest"]
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"no bundle at {folder}: it must hold a bundle.json") from error
 
 
 def _log_model(run: track.Run, bundle_folder: str, digest: str) -> LoggedModel:
@@ -266,7 +290,7 @@ def _log_model(run: track.Run, bundle_folder: str, digest: str) -> LoggedModel:
             python_model=str(package / "pyfunc.py"),
             artifacts={"bundle": str(bundle_folder)},
             code_paths=[str(package)],
-            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in PYFUNC_NEEDS],
+            pip_requirements=[f"{name}=={metadata.version(name).partition('+')[0]}" for name in PYFUNC_NEEDS],
             signature=PYFUNC,
         )
         client = run.client

@@ -8,11 +8,13 @@ B batch, H height, W width, T words, C classes.
 
 from __future__ import annotations
 
+import logging
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy, Dataset
 from torch import Tensor
+from tqdm import tqdm
 
 from sicot import storage
 from sicot.bundle import Bundle, Item
@@ -59,17 +62,14 @@ def ask(
         batch_size: rows per step of the model.
 
     Returns:
-        One row per row, in no particular order: id, label (as it is in `dataset`), reason (why there is no answer by
-        photo, null if there is one) and, for each regime, `{regime}` (class indices by falling probability,
-        list<int32> [k]) and `{regime}_probability` (list<float> [k]). They are null for rows without a usable photo,
-        those of `text` for rows without known words.
+        One row per row, sorted by id: id, label (as it is in `dataset`), reason (why there is no answer by photo, null
+        if there is one) and, for each regime, `{regime}` (class indices by falling probability, list<int32> [k]) and
+        `{regime}_probability` (list<float> [k]). They are null for rows without a usable photo, those of `text` for
+        rows without known words. No rows, no columns.
     """
     can = [regime for regime in Bundle.load(bundle_folder).regimes if regime in regimes]
-    answers = map_bundle(dataset, bundle_folder, Question(can, k), batch_size)
-    tables = [table for table in ray.get(answers.to_arrow_refs()) if table.num_rows]
-    if not tables:
-        raise UserError("the catalogue has no rows to ask about")
-    return pa.concat_tables(tables, promote_options="permissive")
+    tables = list(spread(dataset, bundle_folder, Question(can, k), batch_size))
+    return pa.concat_tables(tables, promote_options="permissive").sort_by("id") if tables else pa.table({})
 
 
 @dataclass(frozen=True)
@@ -189,15 +189,31 @@ def _no_photo(row: Item) -> str | None:
 # ---------------------------------------------------------------- workers
 
 
-def map_bundle(dataset: Dataset, bundle_folder: str, answer: Answerer, batch_size: int) -> Dataset:
-    """`answer(bundle, batch)` for all batches, spread over the cluster: one CPU and thread, or one GPU, each."""
+def spread(dataset: Dataset, bundle_folder: str, answer: Answerer, rows: int) -> Iterator[pa.Table]:
+    """`answer(bundle, part)` for all parts of about `rows` rows, as they are done, with a line of progress.
+
+    Each part is one task: a CPU and a thread, or a GPU. Tasks keep the bundle in their worker process, and unlike a
+    pool of actors they never hold the CPU that the reading of the rows needs.
+    """
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # there is a progress line, errors reach the caller
     shipped = ship(bundle_folder)
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    options: dict[str, Any] = {"batch_size": batch_size, "batch_format": "pyarrow", "zero_copy_batch": True}
-    if not gpus:  # tasks: their worker processes keep the bundle, and no actor has to start
-        return dataset.map_batches(_on_cpu, fn_args=(shipped, answer), num_cpus=1, **options)
-    pool = ActorPoolStrategy(size=gpus)
-    return dataset.map_batches(_OnGpu, fn_constructor_args=(shipped, answer), num_gpus=1, compute=pool, **options)
+    parts = dataset.repartition(target_num_rows_per_block=rows)
+    parts.context.enable_progress_bars = False
+    parts.context.print_on_execution_start = False
+    whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    if gpus:
+        pool = ActorPoolStrategy(size=gpus)
+        done = parts.map_batches(_OnGpu, fn_constructor_args=(shipped, answer), num_gpus=1, compute=pool, **whole)
+    else:
+        done = parts.map_batches(partial(_on_cpu, shipped=shipped, answer=answer), num_cpus=1, **whole)
+    seldom = 0.5 if sys.stderr.isatty() else 5.0  # a log file wants fewer lines than a terminal
+    with tqdm(desc="ask the model", unit=" rows", mininterval=seldom) as bar:
+        tables: Any = done.iter_batches(batch_size=None, batch_format="pyarrow")
+        for table in tables:
+            bar.update(table.num_rows)
+            if table.num_rows:
+                yield table
 
 
 @dataclass(frozen=True)

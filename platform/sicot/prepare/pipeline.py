@@ -110,20 +110,18 @@ def summary(made: PreparedSet) -> str:
 def _fingerprint(catalogue: Catalogue, config: Prepare) -> str:
     """Hash of the settings and of the catalogue's files by name, size and time: equal means nothing to do again."""
     settings = [catalogue.model_dump(mode="json"), config.model_dump(mode="json", exclude={"max_quarantined"})]
-    said = [sicot.__version__, prepared.VERSION, settings, _listing(catalogue.path)]
+    said = [sicot.__version__, prepared.VERSION, settings, _listing(catalogue)]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def _listing(path: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of the catalogue's files; of a glob, of all files in its folder."""
-    if path == "synthetic":
+def _listing(catalogue: Catalogue) -> list[tuple[str, int, int]]:
+    """Name, size and time of the catalogue's files; photos that it names by path are not among them."""
+    if catalogue.path == "synthetic":
         return []
-    system, place = storage.open_uri(path.partition("*")[0].rpartition("/")[0] if "*" in path else path)
-    info = system.get_file_info(place)
-    found = [info] if info.type == pafs.FileType.File else []
-    if info.type == pafs.FileType.Directory:
-        found = system.get_file_info(pafs.FileSelector(place, recursive=True))
-    return sorted((file.path, file.size or 0, file.mtime_ns or 0) for file in found if file.type == pafs.FileType.File)
+    found = sources.find(catalogue)
+    files = found.system.get_file_info(pafs.FileSelector(found.root, recursive=True))  # one by one is slow in a bucket
+    paths = set(found.paths)
+    return sorted((found.name(file.path), file.size or 0, file.mtime_ns or 0) for file in files if file.path in paths)
 
 
 def _finished(root: str, fingerprint: str) -> PreparedSet | None:

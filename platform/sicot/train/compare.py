@@ -64,10 +64,10 @@ def trial(settings: dict[str, Any], prepared: str) -> dict[str, float]:
     return worker.validate(model, data, experiment.evaluate.batch_size, split="test")
 
 
-def paired_difference(differences: list[float]) -> dict[str, float]:
-    """Mean over seeds and the half-width of its 95 % interval (Student's t); one seed has no interval (nan)."""
+def paired_difference(differences: list[float]) -> dict[str, float | None]:
+    """Mean over seeds and the half-width of its 95 % interval (Student's t); one seed has no interval (None)."""
     values = np.asarray(differences)
-    half = float("nan")
+    half = None
     if len(values) > 1:
         half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return {"mean": float(values.mean()), "ci95": half, "seeds": len(values)}

@@ -13,10 +13,12 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchTrainer, get_device
-from ray.train.v2.api.config import LoggingConfig
+from ray.train import Checkpoint
+from ray.train.torch import get_device
+from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 from safetensors.torch import load_file
 
 from sicot import bundle, cluster, storage
@@ -63,7 +65,7 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
             failure_config=FailureConfig(max_failures=experiment.train.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=[LogToRun(run)] if run else [],  # type: ignore[list-item]  Train V2 takes its own callbacks
+            callbacks=[LogToRun(run)] if run else [],
         ),
     )
     try:

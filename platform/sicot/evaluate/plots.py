@@ -1,0 +1,139 @@
+"""The pictures of a report."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+matplotlib.rcParams["font.family"] = [
+    "DejaVu Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "PingFang SC",
+    "Microsoft YaHei",
+]
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # fonts that are not there
+
+LOOK: dict[str, dict[str, Any]] = {
+    "image": {"label": "photo alone", "color": "#3b6fb6", "marker": "o"},
+    "image_text": {"label": "photo + words", "color": "#d9662b", "marker": "s"},
+    "text": {"label": "words alone", "color": "#4c9a57", "marker": "^"},
+}
+BANDS = {"tail": "#f6e7dc", "medium": "#f4f2ea", "head": "#e6edf5"}
+
+
+def draw(report: dict[str, Any]) -> dict[str, Figure]:
+    """Figures by file name."""
+    figures = {
+        "accuracy_by_frequency.png": accuracy_by_frequency(report),
+        "reliability.png": reliability(report),
+    }
+    if any(report["tail_confusions"].values()):
+        figures["tail_confusions.png"] = tail_confusions(report)
+    return figures
+
+
+def accuracy_by_frequency(report: dict[str, Any]) -> Figure:
+    """Top-1 of the rows of classes with so many training rows; the bands are head, medium and tail."""
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    _bands(axes, report["groups"])
+    regimes = [regime for regime in ("image", "image_text") if regime in report["by_frequency"]]
+    for place, regime in enumerate(regimes):
+        bins = report["by_frequency"][regime]
+        x = np.array([np.sqrt(max(b["low"], 0.5) * max(b["high"], 0.5)) for b in bins])
+        x *= 1.04 ** (2 * place - len(regimes) + 1)  # side by side
+        y = np.array([b["top1"] for b in bins]) * 100
+        low, high = (np.array([b["ci95"][side] for b in bins]) * 100 for side in (0, 1))
+        axes.errorbar(x, y, [y - low, high - y], linewidth=1.6, elinewidth=1, capsize=2.5, markersize=5, **LOOK[regime])
+    for b in report["by_frequency"][regimes[0]] if regimes else []:
+        middle = np.sqrt(max(b["low"], 0.5) * max(b["high"], 0.5))
+        axes.annotate(
+            f"{b['rows']}", (middle, 0), (0, 3), textcoords="offset points", ha="center", fontsize=7, color="#777"
+        )
+    axes.set(xscale="log", ylim=(0, 100), xlabel="training rows of the class", ylabel="top-1, %")
+    axes.set_xticks(ticks := _ticks(axes), [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_title("Accuracy against frequency  (95 % intervals; small figures: rows asked)", fontsize=10, loc="left")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.05))
+    _plain(axes)
+    return figure
+
+
+def reliability(report: dict[str, Any]) -> Figure:
+    """How often the model is right when it is so sure; below, how often it is so sure."""
+    figure = Figure(figsize=(5, 5.6), layout="constrained")
+    axes, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    axes.plot([0, 100], [0, 100], color="#999", linewidth=1, linestyle="--", label="as sure as right")
+    regimes = report["reliability"]
+    for place, (regime, bins) in enumerate(regimes.items()):
+        look, ece = LOOK[regime], report["metrics"][regime]["ece"]
+        sure = [b["confidence"] * 100 for b in bins]
+        sizes = 12 + 120 * np.array([b["rows"] for b in bins]) / max(b["rows"] for b in bins)
+        axes.plot(sure, [b["accuracy"] * 100 for b in bins], color=look["color"], linewidth=1, alpha=0.6)
+        axes.scatter(sure, [b["accuracy"] * 100 for b in bins], sizes, look["color"], look["marker"],
+                     label=f"{look['label']}, ECE {ece * 100:.1f}", alpha=0.85)  # fmt: skip
+        width = (bins[0]["high"] - bins[0]["low"]) * 100 / (len(regimes) + 0.5)
+        left = [b["low"] * 100 + place * width for b in bins]
+        share = np.array([b["rows"] for b in bins]) / sum(b["rows"] for b in bins) * 100
+        below.bar(left, share, width, align="edge", color=look["color"])
+    axes.set(ylim=(0, 100), xlim=(0, 100), ylabel="right, %")
+    axes.set_title("Do the probabilities mean what they say?", fontsize=10, loc="left")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    below.set(xlabel="probability given to the first answer, %", ylabel="rows, %")
+    _plain(axes)
+    _plain(below)
+    return figure
+
+
+def tail_confusions(report: dict[str, Any], most: int = 12) -> Figure:
+    """What tail classes are mistaken for most often, one panel per way of asking by photo."""
+    panels = {r: pairs[:most] for r, pairs in report["tail_confusions"].items() if pairs and r != "text"}
+    panels = panels or {r: pairs[:most] for r, pairs in report["tail_confusions"].items() if pairs}
+    figure = Figure(figsize=(8, 1 + 0.3 * sum(map(len, panels.values())) + 0.5 * len(panels)), layout="constrained")
+    all_axes = figure.subplots(
+        len(panels), 1, sharex=True, squeeze=False, height_ratios=[len(p) for p in panels.values()]
+    )
+    for axes, (regime, pairs) in zip(all_axes[:, 0], panels.items(), strict=True):
+        share = [100 * pair["rows"] / pair["of"] for pair in pairs]
+        axes.barh(range(len(pairs)), share, color=LOOK[regime]["color"], height=0.7)
+        axes.set_yticks(range(len(pairs)), [f"{_short(p['true'])} → {_short(p['given'])}" for p in pairs], fontsize=8)
+        for row, (value, pair) in enumerate(zip(share, pairs, strict=True)):
+            text = f"{pair['rows']} of {pair['of']}"
+            axes.annotate(
+                text, (value, row), (4, 0), textcoords="offset points", va="center", fontsize=7.5, color="#555"
+            )
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 112), xticks=range(0, 101, 20))
+        axes.set_title(f"Tail classes mistaken for others: {LOOK[regime]['label']}", fontsize=10, loc="left")
+        _plain(axes, "x")
+    all_axes[-1, 0].set_xlabel("share of the true class's rows, %")
+    return figure
+
+
+def _bands(axes: Axes, groups: dict[str, Any]) -> None:
+    there = {name: of for name, of in groups.items() if of["classes"]}
+    for name, of in there.items():
+        low, high = max(of["low"], 0.5) / 1.15, max(of["high"], 0.5) * 1.15
+        axes.axvspan(low, high, color=BANDS[name], zorder=0, linewidth=0)
+        axes.text(np.sqrt(low * high), 97, name, ha="center", va="top", fontsize=9, color="#777")
+
+
+def _ticks(axes: Axes) -> list[float]:
+    low, high = axes.get_xlim()
+    return [tick for tick in (b * 10**e for e in range(-1, 8) for b in (1, 2, 5)) if low <= tick <= high and tick >= 1]
+
+
+def _plain(axes: Axes, grid: str = "y") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color="#ddd", linewidth=0.6)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+
+
+def _short(text: str, most: int = 32) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

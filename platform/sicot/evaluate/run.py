@@ -1,0 +1,187 @@
+"""Evaluation as one call: rows in, figures and a report out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray.data
+from ray.data import Dataset
+
+from sicot import config, storage
+from sicot.bundle import Bundle
+from sicot.catalogue import sources
+from sicot.errors import UserError
+from sicot.evaluate import metrics, report
+from sicot.evaluate.ask import REGIMES, ask
+from sicot.evaluate.metrics import UNKNOWN, Answers
+from sicot.prepare.prepared import PreparedSet
+from sicot.track import Run
+
+SETTINGS = config.Evaluate()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a model is asked: a catalogue, or a split of a prepared set."""
+
+    dataset: Dataset
+    name: str
+    """For people: where the rows are from."""
+    labels: list[str] | None = None
+    """Names of the labels where rows hold them as numbers."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out."""
+
+    metrics: dict[str, dict[str, Any]]
+    """By regime (image, image_text, text): see :func:`sicot.evaluate.metrics.summary`."""
+    report: dict[str, Any]
+    """All of report.json, `metrics` included."""
+
+
+def prepared_rows(prepared: PreparedSet, split: str = "test") -> Rows:
+    """A split of a prepared set."""
+    if not prepared.manifest.files[split]:
+        raise UserError(f"{prepared.root} has no rows in its {split} split")
+    dataset = ray.data.read_parquet(prepared.uris(split))
+    return Rows(dataset, f"{split} split of {prepared.root}", prepared.classes.labels)
+
+
+def catalogue_rows(catalogue: config.Catalogue, split: str | None = None) -> Rows:
+    """The rows of any file in the catalogue's schema, or of a prepared set, its split folders or files.
+
+    Args:
+        catalogue: where they are.
+        split: only rows of this split. None: all rows of a catalogue, the test split of a prepared set.
+    """
+    folder = catalogue.path.rstrip("/")
+    for root in (folder, _parent(folder), _parent(_parent(folder))):
+        if root and catalogue.path != "synthetic" and storage.exists(f"{root}/manifest.json"):
+            named = next((s for s in ("train", "val", "test") if s in folder.removeprefix(root).split("/")), "test")
+            return prepared_rows(PreparedSet.open(root), split or named)
+    dataset = sources.read(catalogue)
+    if split is None:
+        return Rows(dataset, catalogue.path)
+    only = dataset.map_batches(partial(_of_split, split=split), batch_format="pyarrow", batch_size=None)
+    return Rows(only, f"{split} rows of {catalogue.path}")
+
+
+def evaluate(
+    bundle_folder: str, rows: Rows, out: str, settings: config.Evaluate = SETTINGS, run: Run | None = None
+) -> Evaluation:
+    """Measure a bundle on labelled rows and write the report.
+
+    Args:
+        bundle_folder: local folder of the bundle.
+        rows: from :func:`prepared_rows` or :func:`catalogue_rows`; rows without a label are left out.
+        out: folder or URI for the report; replaced if it is there.
+        settings: batch size and bins.
+        run: MLflow run that gets the figures and the report.
+
+    Raises :class:`UserError` if no row has a label.
+    """
+    bundle = Bundle.load(bundle_folder)
+    asked = ask(bundle_folder, rows.dataset, batch_size=settings.batch_size)
+    table = _labelled(asked, rows)
+    target = _target(table, bundle)
+    answers = {
+        regime: Answers(target[there], *_ranked(table, regime, there))
+        for regime in REGIMES
+        if regime in table.column_names and (there := _answered(table, regime)).any()
+    }
+    unanswered = Counter(table["reason"].drop_null().to_pylist())
+    facts = {
+        "from": rows.name,
+        "labelled": table.num_rows,
+        "without_label": asked.num_rows - table.num_rows,
+        "unanswered": dict(sorted(unanswered.items())),
+    }
+    content = report.content(bundle, answers, facts, settings.bins)
+    report.write(content, out, run)
+    if run:
+        run.metrics(
+            {
+                regime: {name: value for name, value in figures.items() if name != "ci95"}
+                for regime, figures in content["metrics"].items()
+            }
+        )
+    return Evaluation(content["metrics"], content)
+
+
+def gate_question(
+    judge_folder: str, rows: Rows, settings: config.Evaluate = SETTINGS
+) -> Callable[[str], dict[str, dict[str, float | None]]]:
+    """What :func:`sicot.registry.promote` asks candidate and champion: both the same rows, all that have a label.
+
+    Which rows are tail is for the classes of the bundle in `judge_folder` (the candidate) to say. A row that a bundle
+    cannot answer, or whose label it does not know, it has wrong.
+    """
+    classes = Bundle.load(judge_folder).classes
+    groups = dict(zip(classes.labels, classes.group.tolist(), strict=True))
+
+    def question(bundle_folder: str) -> dict[str, dict[str, float | None]]:
+        regimes = REGIMES[:2]
+        table = _labelled(ask(bundle_folder, rows.dataset, regimes, k=1, batch_size=settings.batch_size), rows)
+        target = _target(table, Bundle.load(bundle_folder))
+        tail = np.array([groups.get(label) == "tail" for label in table["label"].to_pylist()], bool)
+        figures = {}
+        for regime in [regime for regime in regimes if regime in table.column_names]:
+            correct = np.zeros(table.num_rows, bool)
+            there = _answered(table, regime)
+            correct[there] = Answers(target[there], *_ranked(table, regime, there)).correct
+            figures[regime] = {"top1": metrics.share(correct)[0], "tail": metrics.share(correct[tail])[0]}
+        return figures
+
+    return question
+
+
+def _of_split(part: pa.Table, split: str) -> pa.Table:
+    return part.filter(pc.fill_null(pc.equal(part["split"], split), False))
+
+
+def _parent(folder: str) -> str:
+    parent = folder.rpartition("/")[0]
+    return "" if parent.endswith(":/") else parent
+
+
+def _labelled(table: pa.Table, rows: Rows) -> pa.Table:
+    """Rows that have a label, as a stripped string."""
+    if not table.num_rows:
+        raise UserError(f"{rows.name} has no rows")
+    labels = table["label"]
+    if rows.labels is not None:
+        labels = pa.chunked_array([pa.array(rows.labels, pa.string()).take(labels.combine_chunks())])
+    labels = pc.utf8_trim_whitespace(labels.cast(pa.string()))
+    table = table.set_column(table.schema.get_field_index("label"), "label", labels)
+    has = pc.fill_null(pc.not_equal(labels, ""), False)
+    kept = table.filter(has)
+    if not kept.num_rows:
+        raise UserError(f"no row of {rows.name} has a label: evaluation needs one (catalogue.columns.label names it)")
+    return kept
+
+
+def _target(table: pa.Table, bundle: Bundle) -> np.ndarray:
+    """Class index of each row's label, int [N]; `UNKNOWN` where the bundle does not have it."""
+    found = pc.index_in(table["label"], value_set=pa.array(bundle.classes.labels, pa.string()))
+    return pc.fill_null(found, UNKNOWN).to_numpy().astype(np.int64)
+
+
+def _answered(table: pa.Table, regime: str) -> np.ndarray:
+    return pc.is_valid(table[regime]).to_numpy()
+
+
+def _ranked(table: pa.Table, regime: str, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Classes and probabilities of the answered rows, [N, K] each."""
+    rows = int(there.sum())
+    columns = (table.filter(pa.array(there))[name] for name in (regime, f"{regime}_probability"))
+    top, probability = (pc.list_flatten(column).to_numpy().reshape(rows, -1) for column in columns)
+    return top, probability

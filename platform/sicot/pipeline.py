@@ -1,0 +1,184 @@
+"""The whole way: prepare, train, compare, evaluate, register, serve, ask; what is interrupted is continued."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sicot import bundle, probe, registry, screen, storage, track
+from sicot.config import Experiment, Serve
+from sicot.errors import UserError
+from sicot.evaluate import run as evaluation
+from sicot.prepare.pipeline import prepare
+from sicot.prepare.prepared import PreparedSet
+from sicot.train import compare, trainer
+
+Start = Callable[[Serve, str], str]
+"""Starts the endpoint on the Ray session that is up; returns its URL."""
+
+
+def places(experiment: Experiment) -> int:
+    """Logical CPUs a local cluster needs for this experiment: the workers, replicas, and some for Ray Data."""
+    return max(experiment.train.workers, experiment.serve.replicas) + 2
+
+
+def train(experiment: Experiment) -> str:
+    """Train on ``<folder>/prepared`` as a tracked run; gives the bundle's place."""
+    prepared = PreparedSet.open(f"{experiment.folder}/prepared")
+    if experiment.fresh:
+        forget(experiment.folder)
+    with track.run(
+        experiment, "train", experiment.name, resume=True, tags={"sicot.data": prepared.manifest.digest}
+    ) as run:
+        return trainer.fit(experiment, prepared, run, experiment.folder)
+
+
+def forget(folder: str) -> None:
+    """Delete what earlier training and its consequences have left in a run's folder; the prepared set stays."""
+    system, root = storage.open_uri(folder)
+    for name in ("train", "bundle", "visual", "report"):
+        if storage.exists(f"{folder}/{name}"):
+            system.delete_dir(f"{root}/{name}")
+    for name in ("training.json", "comparison.json", "summary.json"):
+        if storage.exists(f"{folder}/{name}"):
+            system.delete_file(f"{root}/{name}")
+
+
+class Steps:
+    """Announces steps and keeps their seconds."""
+
+    def __init__(self, names: list[str]):
+        self.names, self.seconds, self.begun = names, dict[str, float](), time.perf_counter()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        print(f"\n── {self.names.index(name) + 1}/{len(self.names)} {name}", flush=True)
+        begun = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + round(time.perf_counter() - begun, 1)
+
+    def done(self) -> dict[str, float]:
+        """Seconds by step, and in all."""
+        return {**self.seconds, "total": round(time.perf_counter() - self.begun, 1)}
+
+
+def run(experiment: Experiment, start: Start, stop: Callable[[], None], dashboard: str) -> dict[str, Any]:
+    """Run every step and write ``<folder>/summary.json``; gives the summary."""
+    step = Steps(["prepare", "train", "baseline", "evaluate", "register", "serve"])
+    if "://" in experiment.storage:
+        raise UserError("the pipeline writes its report to a local folder: give a local --storage, or run job by job")
+    if experiment.fresh:
+        forget(experiment.folder)
+    Path(experiment.folder).mkdir(parents=True, exist_ok=True)
+    with track.run(experiment, "pipeline", experiment.name, resume=True) as tracked:
+        experiment.save(Path(experiment.folder) / "config.yaml")
+        tracked.file(f"{experiment.folder}/config.yaml")
+        with step("prepare"):
+            prepared = prepare(experiment)
+            tracked.tags({"sicot.data": prepared.manifest.digest})
+        with step("train"):
+            folder = trainer.fit(experiment, prepared, tracked, experiment.folder)
+        with step("baseline"):
+            baseline, further = _baseline(experiment, prepared)
+        with step("evaluate"):
+            test = _test(experiment, prepared, folder, f"{experiment.folder}/report")
+            visual = _test(experiment, prepared, baseline, f"{experiment.folder}/visual/report")
+            tracked.metrics({"test": test})
+            tracked.file(f"{experiment.folder}/report", "report")
+            differences = tail_differences(test, visual, further)
+            other = _other_title(experiment)
+        with step("register"):
+            version = registry.register(tracked, folder, experiment.registry.name)
+            decision = registry.promote(
+                experiment.registry.name,
+                version,
+                experiment.tracking_uri,
+                evaluation.gate_question(folder, evaluation.prepared_rows(prepared), experiment.evaluate),
+                experiment.registry.tail_tolerance,
+            )
+            print(decision.reason)
+        with step("serve"):
+            model_uri = f"models:/{experiment.registry.name}/{version}"
+            served = _serve(experiment, prepared, model_uri, folder, start, stop)
+        summary = {
+            "name": experiment.name,
+            "rows": sum(prepared.manifest.rows.values()),
+            "quarantined": sum(prepared.manifest.quarantined.values()),
+            "test": {**test, **other},
+            "baseline": visual,
+            "sicot_minus_visual": differences,
+            "training": json.loads(Path(folder, "bundle.json").read_text())["training"],
+            "served": served,
+            "mlflow": {"run_id": tracked.id, "model_uri": model_uri, "promoted": decision.promoted},
+            "seconds": step.done(),
+        }
+        storage.write_json(f"{experiment.folder}/summary.json", summary)
+        tracked.dict(summary, "summary.json")
+        tracked.metrics({"tail": {name: d["mean"] for name, d in differences.items()}, "seconds": summary["seconds"]})
+    screen.show(experiment, summary, dashboard)
+    return summary
+
+
+def tail_differences(
+    test: dict[str, Any], visual: dict[str, Any], further: list[dict[str, Any]]
+) -> dict[str, dict[str, float | None]]:
+    """SICoT's tail accuracy minus the visual-only baseline's, paired by seed, for photo alone and photo with words."""
+    theirs = [visual["image"]["tail"], *(pair["visual"]["image/tail"] for pair in further)]
+    regimes = [regime for regime in ("image", "image_text") if regime in test]
+    ours = {r: [test[r]["tail"], *(pair["sicot"][f"{r}/tail"] for pair in further)] for r in regimes}
+    return {
+        f"{regime}_tail": compare.paired_difference([a - b for a, b in zip(ours[regime], theirs, strict=True)])
+        for regime in regimes
+        if ours[regime][0] is not None
+    }
+
+
+def _baseline(experiment: Experiment, prepared: PreparedSet) -> tuple[str, list[dict[str, Any]]]:
+    """The visual-only model of the same budget, and the comparison over further seeds."""
+    folder = f"{experiment.folder}/visual"
+    place = trainer.fit(compare.visual_only(experiment), prepared, None, folder)
+    seeds = [experiment.train.seed + n for n in range(1, experiment.evaluate.seeds + 1)]
+    return place, compare.further_seeds(experiment, prepared, seeds, f"{experiment.folder}/comparison.json")
+
+
+def _test(experiment: Experiment, prepared: PreparedSet, folder: str, report: str) -> dict[str, Any]:
+    """Metrics on the test split by regime, kept with the bundle; writes the report."""
+    rows = evaluation.prepared_rows(prepared, "test")
+    metrics = evaluation.evaluate(folder, rows, report, experiment.evaluate).metrics
+    bundle.annotate(folder, metrics)
+    return metrics
+
+
+def _other_title(experiment: Experiment) -> dict[str, Any]:
+    """The same experiment on another title column, as ``image_<column>``; {} if none is asked for."""
+    column = experiment.evaluate.other_title
+    if not column:
+        return {}
+    print(f"the same once more, trained on the column {column}", flush=True)
+    columns = experiment.catalogue.columns.model_copy(update={"title": column})
+    other = experiment.model_copy(
+        update={
+            "name": column,
+            "storage": experiment.folder,
+            "catalogue": experiment.catalogue.model_copy(update={"columns": columns}),
+        }
+    )
+    prepared = prepare(other)
+    folder = trainer.fit(other, prepared, None, other.folder)
+    metrics = _test(other, prepared, folder, f"{other.folder}/report")
+    return {f"image_{column}": metrics["image_text"], f"{column}_image": metrics["image"]}
+
+
+def _serve(
+    experiment: Experiment, prepared: PreparedSet, model: str, folder: str, start: Start, stop: Callable[[], None]
+) -> dict[str, Any]:
+    """Serve the registered model, put test products to the running endpoint, and compare with the bundle's answers."""
+    url = start(experiment.serve.model_copy(update={"model": model}), experiment.tracking_uri)
+    try:
+        return probe.ask(url, folder, prepared, rows=100)
+    finally:
+        stop()

@@ -1,0 +1,95 @@
+"""Training on Ray: a lost worker, a second start, settings that changed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sicot import storage
+from sicot.bundle import Bundle
+from sicot.errors import UserError
+from sicot.prepare.prepared import PreparedSet
+from sicot.train import compare, trainer, worker
+from tests.builders import experiment, prepared_set
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
+    return prepared_set(tmp_path_factory.mktemp("set"), rows_per_class=60)
+
+
+def train_workers() -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "RayTrainWorker" in " ".join(process.info["cmdline"] or [])
+    ]
+
+
+def kill_one_after_the_first_checkpoint(folder: Path, killed: list[int]) -> None:
+    """SIGKILL a training worker once there is something to resume from."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(folder.glob("train/checkpoint_*")):
+        time.sleep(0.05)
+    for process in train_workers()[:1]:
+        os.kill(process.pid, signal.SIGKILL)
+        killed.append(process.pid)
+
+
+def test_a_killed_worker_is_replaced_and_the_result_is_that_of_an_undisturbed_run(
+    ray_cluster: None, data: PreparedSet, tmp_path: Path
+) -> None:
+    settings = experiment(tmp_path, epochs=12, workers=2, batch_size=8, checkpoint_steps=5)
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_one_after_the_first_checkpoint, args=(Path(settings.folder), killed))
+    killer.start()
+    bundle = Bundle.load(trainer.fit(settings, data, None, settings.folder))
+    killer.join()
+    assert killed
+    assert bundle.info.training["epochs"] == 12
+    disturbed = worker.validate(bundle.model, data, 64, split="test")
+    undisturbed = worker.validate(
+        worker.fit(compare.with_seed(settings, 0), data, lambda metrics, save: None), data, 64, split="test"
+    )
+    assert disturbed["image_text/top1"] > 0.6
+    assert abs(disturbed["image_text/top1"] - undisturbed["image_text/top1"]) < 0.25  # 36 rows: one is 0.03
+
+    # the same command again finds its work done; other settings under the same name are refused
+    assert trainer.fit(settings, data, None, settings.folder) == bundle.folder
+    system, path = storage.open_uri(f"{settings.folder}/bundle")
+    system.delete_dir(path)
+    changed = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": 3})})
+    with pytest.raises(UserError, match="holds a training with other settings or data: choose another --name"):
+        trainer.fit(changed, data, None, settings.folder)
+
+
+def test_more_workers_than_places_are_refused_at_once(ray_cluster: None, data: PreparedSet, tmp_path: Path) -> None:
+    settings = experiment(tmp_path, workers=64)
+    with pytest.raises(UserError, match="training with 64 workers needs 64 CPUs, the cluster has 6"):
+        trainer.fit(settings, data, None, settings.folder)
+
+
+def test_the_comparison_pairs_seeds_and_keeps_what_is_done(
+    ray_cluster: None, data: PreparedSet, tmp_path: Path
+) -> None:
+    settings, note = experiment(tmp_path, epochs=1), f"{tmp_path}/comparison.json"
+    pairs = compare.further_seeds(settings, data, [1, 2], note)
+    assert [pair["seed"] for pair in pairs] == [1, 2]
+    assert "image_text/top1" in pairs[0]["sicot"]
+    assert "image_text/top1" not in pairs[0]["visual"]
+    begun = time.monotonic()
+    assert compare.further_seeds(settings, data, [1, 2], note) == pairs
+    assert time.monotonic() - begun < 0.5
+
+
+def test_a_paired_difference_has_an_interval_only_over_several_seeds() -> None:
+    several = compare.paired_difference([0.10, 0.12, 0.08])
+    assert several["mean"] == pytest.approx(0.1)
+    assert several["ci95"] == pytest.approx(4.303 * 0.02 / 3**0.5, rel=1e-3)
+    assert compare.paired_difference([0.1]) == {"mean": pytest.approx(0.1), "ci95": None, "seeds": 1}
