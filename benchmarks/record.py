@@ -13,13 +13,15 @@ from typing import Any
 
 def record(name: str, rows: list[dict[str, Any]], folder: str = "runs/benchmarks") -> Path:
     """Print ``rows`` as a table and write ``folder``/``name``.json: machine, command, rows. Gives the file's path."""
-    said = {"machine": machine(), "command": command(), "rows": rows}
+    about, typed = machine(), command()
     path = Path(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    aside.write_text(
+        json.dumps({"machine": about, "command": typed, "rows": rows}, indent=1, ensure_ascii=False) + "\n"
+    )
     aside.replace(path)
-    print(f"\n{said['command']}\n{', '.join(f'{key} {value}' for key, value in said['machine'].items())}\n")
+    print(f"\n{typed}\n{', '.join(f'{key} {value}' for key, value in about.items())}\n")
     print(table(rows), f"\nwritten to {path}", sep="\n")
     return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, defaultdict
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -147,6 +148,8 @@ def test_every_value_of_a_part_shows_in_the_photo_and_has_its_own_words(part: st
 def test_the_colours_named_are_there() -> None:
     assert {colour for palette in shapes.PALETTES.values() for colour in palette} <= set(shapes.COLOURS)
     assert set(synthetic.PARTS["ink"]) | set(synthetic.PARTS["trim"]) - {"matching"} <= set(shapes.COLOURS)
+    own = {trim for _, _, trim in shapes.PALETTES.values()}
+    assert not own & set(synthetic.PARTS["trim"])  # or two classes would look the same
 
 
 # ---------------------------------------------------------------- words
@@ -168,7 +171,7 @@ def bag_of_words_accuracy(table: pa.Table) -> tuple[float, float]:
 
 def _tokens(text: str) -> list[str]:
     latin = "".join(c if c.isascii() and c.isalpha() else " " for c in text.lower()).split()
-    return latin + [a + b for a, b in zip(text, text[1:], strict=False) if min(a, b) >= "\u4e00"]
+    return latin + [a + b for a, b in pairwise(text) if min(a, b) >= "\u4e00"]
 
 
 def test_words_help_and_do_not_give_the_class_away(demo: pa.Table) -> None:

@@ -201,16 +201,12 @@ def small_disk(folder: Path, megabytes: int) -> list[str]:
     return [*namespace, "sh", "-c", f'{mount} && "$@"; code=$?; find {folder} -type f; exit $code', "sh"]
 
 
-@pytest.mark.parametrize("megabytes", [1, 3])
-def test_a_full_disk(tmp_path: Path, megabytes: int) -> None:
+def test_a_full_disk(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    # one megabyte holds no MLflow store; three hold that but not the photos
-    many = ["--preset", "demo", "--catalogue.synthetic.rows", "1500", "--prepare.rows_per_block", "250"]
+    many = ["--preset", "demo", "--catalogue.synthetic.rows", "1000", "--prepare.rows_per_block", "250"]
     command = [sys.executable, "-m", "jobs.prepare", *many, "--storage", str(disk)]
-    done = subprocess.run(
-        [*small_disk(disk, megabytes), *command], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([*small_disk(disk, 2), *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert "disk is full" in Ended(done.returncode, done.stderr).line
-    assert "manifest.json" not in done.stdout
-    assert ".part" not in done.stdout
+    left = done.stdout.splitlines()  # what the next try goes on from: whole files, and no set that looks complete
+    assert not [name for name in left if name.endswith((".part", "manifest.json"))]

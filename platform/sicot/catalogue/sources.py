@@ -61,6 +61,10 @@ class Work:
     groups: list[int] = field(default_factory=list)
     row: int = 0
 
+    def table(self) -> pa.Table:
+        """As one row of a dataset."""
+        return pa.table({"paths": [self.paths], "groups": [self.groups], "row": [self.row]})
+
 
 def read(config: Catalogue) -> ray.data.Dataset:
     """The catalogue as a lazy dataset with the columns and types of `schema.ROW`; needs a running Ray session.
@@ -73,8 +77,8 @@ def read(config: Catalogue) -> ray.data.Dataset:
     work = _plan(found, config)
     import ray.data
 
-    tables = [pa.table({"paths": [item.paths], "groups": [item.groups], "row": [item.row]}) for item in work]
-    rows = ray.data.from_arrow(tables).map_batches(partial(_task, found, config), batch_format="pyarrow", batch_size=1)
+    tables = ray.data.from_arrow([item.table() for item in work])
+    rows = tables.map_batches(partial(_task, found, config), batch_format="pyarrow", batch_size=1)
     # a CSV file is read by one task: deal its rows out, or one task would have all its photos to open
     return rows.repartition(target_num_rows_per_block=ROWS_PER_TASK) if found.format == "csv" else rows
 

@@ -119,9 +119,13 @@ def _listing(catalogue: Catalogue) -> list[tuple[str, int, int]]:
     if catalogue.path == "synthetic":
         return []
     found = sources.find(catalogue)
-    files = found.system.get_file_info(pafs.FileSelector(found.root, recursive=True))  # one by one is slow in a bucket
-    paths = set(found.paths)
-    return sorted((found.name(file.path), file.size or 0, file.mtime_ns or 0) for file in files if file.path in paths)
+    if len(found.paths) <= 1000:
+        files = found.system.get_file_info(found.paths)
+    else:  # one by one would be slow in a bucket
+        paths = set(found.paths)
+        listed = found.system.get_file_info(pafs.FileSelector(found.root, recursive=True))
+        files = [file for file in listed if file.path in paths]
+    return sorted((found.name(file.path), file.size or 0, file.mtime_ns or 0) for file in files)
 
 
 def _finished(root: str, fingerprint: str) -> PreparedSet | None:
