@@ -350,5 +350,5 @@ def _text(value: Any, longest: int) -> str:
 
 def _line(error: BaseException) -> str:
     """An exception as one line."""
-    text = " ".join(str(error).split())[:600]
+    text = " ".join(str(error).split())[:600].rstrip(".")
     return mask(text if isinstance(error, UserError | MlflowException) else f"{type(error).__name__}: {text}")

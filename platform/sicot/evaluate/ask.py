@@ -198,7 +198,7 @@ def spread(dataset: Dataset, bundle_folder: str, answer: Answerer, rows: int) ->
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # there is a progress line, errors reach the caller
     shipped = ship(bundle_folder)
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    parts = dataset.repartition(target_num_rows_per_block=rows)
+    parts = dataset.repartition(target_num_rows_per_block=rows, strict=True)
     parts.context.enable_progress_bars = False
     parts.context.print_on_execution_start = False
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}

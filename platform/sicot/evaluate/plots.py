@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -42,7 +43,6 @@ def accuracy_by_frequency(report: dict[str, Any]) -> Figure:
     """Top-1 of the rows of classes with so many training rows; the bands are head, medium and tail."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
-    _bands(axes, report["groups"])
     regimes = [regime for regime in ("image", "image_text") if regime in report["by_frequency"]]
     for place, regime in enumerate(regimes):
         bins = report["by_frequency"][regime]
@@ -56,12 +56,12 @@ def accuracy_by_frequency(report: dict[str, Any]) -> Figure:
         axes.annotate(
             f"{b['rows']}", (middle, 0), (0, 3), textcoords="offset points", ha="center", fontsize=7, color="#777"
         )
-    axes.set(xscale="log", ylim=(0, 100), xlabel="training rows of the class", ylabel="top-1, %")
+    axes.set(xscale="log", ylim=(0, 107), ylabel="top-1, %", yticks=range(0, 101, 20))
+    axes.set_xlabel("training rows of the class  (bars: 95 % intervals; small figures: rows asked)")
     axes.set_xticks(ticks := _ticks(axes), [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_title("Accuracy against frequency  (95 % intervals; small figures: rows asked)", fontsize=10, loc="left")
-    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.05))
-    _plain(axes)
+    _bands(axes, report["groups"])
+    _head(figure, axes, "Accuracy against frequency")
     return figure
 
 
@@ -72,22 +72,19 @@ def reliability(report: dict[str, Any]) -> Figure:
     axes.plot([0, 100], [0, 100], color="#999", linewidth=1, linestyle="--", label="as sure as right")
     regimes = report["reliability"]
     for place, (regime, bins) in enumerate(regimes.items()):
-        look, ece = LOOK[regime], report["metrics"][regime]["ece"]
-        sure = [b["confidence"] * 100 for b in bins]
-        sizes = 12 + 120 * np.array([b["rows"] for b in bins]) / max(b["rows"] for b in bins)
-        axes.plot(sure, [b["accuracy"] * 100 for b in bins], color=look["color"], linewidth=1, alpha=0.6)
-        axes.scatter(sure, [b["accuracy"] * 100 for b in bins], sizes, look["color"], look["marker"],
-                     label=f"{look['label']}, ECE {ece * 100:.1f}", alpha=0.85)  # fmt: skip
-        width = (bins[0]["high"] - bins[0]["low"]) * 100 / (len(regimes) + 0.5)
-        left = [b["low"] * 100 + place * width for b in bins]
+        look, width = LOOK[regime], (bins[0]["high"] - bins[0]["low"]) * 100 / (len(regimes) + 0.5)
         share = np.array([b["rows"] for b in bins]) / sum(b["rows"] for b in bins) * 100
-        below.bar(left, share, width, align="edge", color=look["color"])
-    axes.set(ylim=(0, 100), xlim=(0, 100), ylabel="right, %")
-    axes.set_title("Do the probabilities mean what they say?", fontsize=10, loc="left")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
-    below.set(xlabel="probability given to the first answer, %", ylabel="rows, %")
-    _plain(axes)
+        below.bar([b["low"] * 100 + place * width for b in bins], share, width, align="edge", color=look["color"])
+        told = [b for b, rows in zip(bins, share, strict=True) if rows >= 1]  # fewer rows only make noise
+        label = f"{look['label']}, ECE {report['metrics'][regime]['ece'] * 100:.1f}"
+        x, y = ([100 * b[name] for b in told] for name in ("confidence", "accuracy"))
+        axes.plot(x, y, color=look["color"], marker=look["marker"], linewidth=1.4, markersize=5, label=label)
+    axes.set(ylim=(0, 103), xlim=(0, 100), ylabel="right, %", yticks=range(0, 101, 20))
+    below.set(xlabel="probability given to the first answer, %  (points: bins with 1 % of the rows or more)")
+    below.set(ylabel="rows, %")
+    below.xaxis.label.set_fontsize(8.5)
     _plain(below)
+    _head(figure, axes, "Do the probabilities mean what they say?")
     return figure
 
 
@@ -117,11 +114,25 @@ def tail_confusions(report: dict[str, Any], most: int = 12) -> Figure:
 
 
 def _bands(axes: Axes, groups: dict[str, Any]) -> None:
-    there = {name: of for name, of in groups.items() if of["classes"]}
-    for name, of in there.items():
-        low, high = max(of["low"], 0.5) / 1.15, max(of["high"], 0.5) * 1.15
+    """Shade head, medium and tail, halfway between their outermost classes."""
+    there = [(name, groups[name]) for name in ("tail", "medium", "head") if groups[name]["classes"]]
+    edges = [axes.get_xlim()[0]]
+    edges += [float(np.sqrt(max(a["high"], 0.5) * b["low"])) for (_, a), (_, b) in pairwise(there)]
+    edges += [axes.get_xlim()[1]]
+    for (name, _), low, high in zip(there, edges[:-1], edges[1:], strict=True):
         axes.axvspan(low, high, color=BANDS[name], zorder=0, linewidth=0)
-        axes.text(np.sqrt(low * high), 97, name, ha="center", va="top", fontsize=9, color="#777")
+        axes.text(np.sqrt(low * high), 106, name, ha="center", va="top", fontsize=9, color="#777")
+    axes.set_xlim(edges[0], edges[-1])
+
+
+def _head(figure: Figure, axes: Axes, title: str) -> None:
+    """Title and legend above the axes, where they hide nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    legend = figure.legend(
+        handles, labels, loc="outside upper left", ncols=2, frameon=False, title=title, alignment="left", fontsize=9
+    )
+    legend.get_title().set_fontsize(11)
+    _plain(axes)
 
 
 def _ticks(axes: Axes) -> list[float]:

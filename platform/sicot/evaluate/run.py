@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray.data
 from ray.data import Dataset
 
@@ -52,7 +53,13 @@ def prepared_rows(prepared: PreparedSet, split: str = "test") -> Rows:
     """A split of a prepared set."""
     if not prepared.manifest.files[split]:
         raise UserError(f"{prepared.root} has no rows in its {split} split")
-    dataset = ray.data.read_parquet(prepared.uris(split))
+    groups = [
+        {"uri": uri, "group": group}
+        for uri, file in zip(prepared.uris(split), prepared.parquet(split), strict=True)
+        for group in range(file.num_row_groups)
+    ]
+    work = ray.data.from_arrow([pa.Table.from_pylist([group]) for group in groups])
+    dataset = work.map_batches(_row_group, batch_size=1, batch_format="pyarrow")
     return Rows(dataset, f"{split} split of {prepared.root}", prepared.classes.labels)
 
 
@@ -142,6 +149,12 @@ def gate_question(
         return figures
 
     return question
+
+
+def _row_group(work: pa.Table) -> pa.Table:
+    system, path = storage.open_uri(work["uri"][0].as_py())
+    with system.open_input_file(path) as file:
+        return pq.ParquetFile(file).read_row_group(work["group"][0].as_py(), columns=["id", "image", "label", "tokens"])
 
 
 def _of_split(part: pa.Table, split: str) -> pa.Table:

@@ -142,7 +142,6 @@ LOGGED = ("learning_rate", "images_per_s", "data_wait", "seconds")
 
 def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: str, settings: str) -> str:
     """Write the bundle from the last checkpoint."""
-    epochs = [metrics for _, metrics in result.best_checkpoints if metrics.get("val/macro") is not None]
     model = worker.build(experiment, prepared)
     with result.checkpoint.as_directory() as folder:
         model.load_state_dict(load_file(f"{folder}/weights.safetensors"))
@@ -151,7 +150,7 @@ def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: s
         "workers": experiment.train.workers,
         "epochs": result.metrics["epoch"],
         "seconds": round(result.metrics["seconds"], 1),
-        "images_per_s": round(epochs[-1]["images_per_s"], 1) if epochs else None,
+        "images_per_s": round(result.metrics["images_per_s"], 1),
         "train": experiment.train.model_dump(mode="json"),
     }
     info = bundle.write(place, experiment.name, model, prepared, result.metrics["temperature"], training)

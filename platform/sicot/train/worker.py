@@ -5,6 +5,7 @@ C classes, B batch.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Position:
     epoch: int = 0
     step: int = 0  # batches done in this epoch
     seconds: float = 0.0  # spent in training steps so far
+    speeds: list[float] = field(default_factory=list)  # images/s of each epoch
     best: float = -1.0
     best_epoch: int = -1
     best_state: dict[str, Tensor] = field(default_factory=dict)
@@ -126,7 +128,8 @@ def fit(
         }
         save_file(state, folder / "weights.safetensors")
 
-    report({"final": True, "temperature": temperature, "epoch": at.epoch, "seconds": at.seconds}, save_final)
+    steady = {"images_per_s": statistics.median(at.speeds[1:] or at.speeds)} if at.speeds else {}
+    report({"final": True, "temperature": temperature, "epoch": at.epoch, "seconds": at.seconds, **steady}, save_final)
     return model
 
 
@@ -161,7 +164,8 @@ def train_epoch(
     spent = time.perf_counter() - begun
     at.epoch, at.step, at.seconds = at.epoch + 1, 0, at.seconds + spent
     means = _mean_over_ranks({**means, "data_wait": waited / spent}, batches.world)
-    return {**means, "images_per_s": steps * batches.batch_size * batches.world / spent}
+    at.speeds.append(steps * batches.batch_size * batches.world / spent)
+    return {**means, "images_per_s": at.speeds[-1]}
 
 
 @torch.inference_mode()
