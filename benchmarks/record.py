@@ -14,12 +14,11 @@ from typing import Any
 def record(name: str, rows: list[dict[str, Any]], folder: str = "runs/benchmarks") -> Path:
     """Print ``rows`` as a table and write ``folder``/``name``.json: machine, command, rows. Gives the file's path."""
     about, typed = machine(), command()
+    content = json.dumps({"machine": about, "command": typed, "rows": rows}, indent=1, ensure_ascii=False)
     path = Path(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")
-    aside.write_text(
-        json.dumps({"machine": about, "command": typed, "rows": rows}, indent=1, ensure_ascii=False) + "\n"
-    )
+    aside.write_text(content + "\n")
     aside.replace(path)
     print(f"\n{typed}\n{', '.join(f'{key} {value}' for key, value in about.items())}\n")
     print(table(rows), f"\nwritten to {path}", sep="\n")

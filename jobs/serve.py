@@ -28,10 +28,11 @@ def main() -> None:
     """Start the endpoint and stay until interrupted."""
     job = config.load(ServeJob, program="python -m jobs.serve")
     settings = job.serve.model_copy(update={"model": job.model} if job.model else {})
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop from outside ends as Ctrl-C does
     with cluster.session(settings.replicas + 2):
         url = recognizer.start(settings, job.tracking_uri)
         print(f"{settings.model} is served\n  page  {url}/\n  docs  {url}/docs\n  stop  Ctrl-C", flush=True)
+        for stop in (signal.SIGINT, signal.SIGTERM):  # Ray has put handlers of its own in place
+            signal.signal(stop, signal.default_int_handler)
         try:
             signal.pause()
         finally:

@@ -24,6 +24,9 @@ def session(cpus: int = 4) -> Iterator[str]:
         yield dashboard_url()
         return
     address = os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":  # its processes inherit these
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
+        os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")  # Ray's own, of its own calls
     local: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": 800_000_000} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=True, logging_level=logging.ERROR, **local)

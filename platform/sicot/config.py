@@ -410,13 +410,13 @@ class Tune(Section):
     trials: Count = 12
     """Number of trials; the first one is the config as it stands."""
     concurrent: Count = 2
-    """Trials at the same time, one CPU each."""
+    """Trials at the same time, one CPU each (and one GPU if `train.gpu`)."""
     epochs: Count = 10
     """Longest trial."""
     grace: Count = 3
     """Epochs before ASHA may stop a trial."""
     tail_weight: Share = 0.5
-    """Objective: this share of tail accuracy, the rest overall accuracy, on validation, with words."""
+    """Objective: this share of tail accuracy, the rest overall; on validation, mean of photo alone and with words."""
     seed: int = 0
     """Seed of the search."""
 

@@ -85,10 +85,8 @@ def run(experiment: Experiment, start: Start, stop: Callable[[], None], dashboar
         with step("baseline"):
             baseline, further = _baseline(experiment, prepared)
         with step("evaluate"):
-            test = _test(experiment, prepared, folder, f"{experiment.folder}/report")
+            test = _test(experiment, prepared, folder, f"{experiment.folder}/report", tracked)
             visual = _test(experiment, prepared, baseline, f"{experiment.folder}/visual/report")
-            tracked.metrics({"test": test})
-            tracked.file(f"{experiment.folder}/report", "report")
             differences = tail_differences(test, visual, further)
             other = _other_title(experiment)
         with step("register"):
@@ -145,10 +143,12 @@ def _baseline(experiment: Experiment, prepared: PreparedSet) -> tuple[str, list[
     return place, compare.further_seeds(experiment, prepared, seeds, f"{experiment.folder}/comparison.json")
 
 
-def _test(experiment: Experiment, prepared: PreparedSet, folder: str, report: str) -> dict[str, Any]:
-    """Metrics on the test split by regime, kept with the bundle; writes the report."""
+def _test(
+    experiment: Experiment, prepared: PreparedSet, folder: str, report: str, run: track.Run | None = None
+) -> dict[str, Any]:
+    """Metrics on the test split by regime, kept with the bundle and the run; writes the report."""
     rows = evaluation.prepared_rows(prepared, "test")
-    metrics = evaluation.evaluate(folder, rows, report, experiment.evaluate).metrics
+    metrics = evaluation.evaluate(folder, rows, report, experiment.evaluate, run).metrics
     bundle.annotate(folder, metrics)
     return metrics
 

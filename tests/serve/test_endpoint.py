@@ -19,7 +19,7 @@ from ray import serve
 from ray.serve.schema import ServeDeploySchema
 
 from serve_apps import recognizer
-from sicot import config
+from sicot import config, registry
 from sicot.bundle import Answer, Bundle, Query
 from sicot.endpoint import schema, server
 from sicot.errors import UserError
@@ -245,6 +245,19 @@ def test_a_wrong_argument_is_told_in_one_line(args: dict[str, object], line: str
         recognizer.build({"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", **args})
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_alias_is_pinned_to_the_version_it_means_now(monkeypatch: pytest.MonkeyPatch):
+    def version(number: int, *aliases: str) -> registry.Version:
+        return registry.Version(number, list(aliases), digest="", run_id="", created=0)
+
+    monkeypatch.setattr(registry, "fetch", lambda uri, tracking_uri: "folder")
+    monkeypatch.setattr(
+        registry, "versions", lambda name, uri: [version(3, "challenger"), version(2, "champion", "old")]
+    )
+    assert server.pin("models:/sicot@champion", "") == "models:/sicot/2"
+    for unchanged in ("models:/sicot/3", "runs:/abc/bundle", "/a/folder@home"):
+        assert server.pin(unchanged, "") == unchanged
 
 
 def test_the_serve_config_is_one_that_ray_takes():

@@ -77,10 +77,14 @@ def read(config: Catalogue) -> ray.data.Dataset:
     work = _plan(found, config)
     import ray.data
 
-    tables = ray.data.from_arrow([item.table() for item in work])
-    rows = tables.map_batches(partial(_task, found, config), batch_format="pyarrow", batch_size=1)
-    # a CSV file is read by one task: deal its rows out, or one task would have all its photos to open
-    return rows.repartition(target_num_rows_per_block=ROWS_PER_TASK) if found.format == "csv" else rows
+    tasks = ray.data.from_arrow([item.table() for item in work])
+    task = partial(_task, found, config)
+    if found.format != "csv":
+        return tasks.map_batches(task, batch_format="pyarrow", batch_size=1)
+    # one task reads a whole CSV file: deal its rows out, or the same task would open all the photos too. Half a CPU
+    # is less than what comes next asks for, which keeps Ray from fusing the two into one task.
+    rows = tasks.map_batches(task, batch_format="pyarrow", batch_size=1, num_cpus=0.5)
+    return rows.repartition(target_num_rows_per_block=ROWS_PER_TASK)
 
 
 # ---------------------------------------------------------------- which files

@@ -38,11 +38,11 @@ def listen(settings: config.Serve) -> str:
     running = _get_global_client(raise_if_no_controller_running=False)
     if running is None:
         host, port = settings.host, free_port(settings.host, settings.port)
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(
             http_options={"host": host, "port": port},
             logging_config={"enable_access_log": False, "log_level": "WARNING"},
         )
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
     else:
         host, port = running.http_config.host, running.http_config.port
         if settings.port not in (0, port):

@@ -68,7 +68,11 @@ def ask(
         rows without known words. No rows, no columns.
     """
     can = [regime for regime in Bundle.load(bundle_folder).regimes if regime in regimes]
-    tables = list(spread(dataset, bundle_folder, Question(can, k), batch_size))
+    tables = []
+    with progress("ask the model") as bar:
+        for table in spread(dataset, bundle_folder, Question(can, k), batch_size):
+            tables.append(table)
+            bar.update(table.num_rows)
     return pa.concat_tables(tables, promote_options="permissive").sort_by("id") if tables else pa.table({})
 
 
@@ -190,7 +194,7 @@ def _no_photo(row: Item) -> str | None:
 
 
 def spread(dataset: Dataset, bundle_folder: str, answer: Answerer, rows: int) -> Iterator[pa.Table]:
-    """`answer(bundle, part)` for all parts of about `rows` rows, as they are done, with a line of progress.
+    """`answer(bundle, part)` for all parts of about `rows` rows, as they are done.
 
     Each part is one task: a CPU and a thread, or a GPU. Tasks keep the bundle in their worker process, and unlike a
     pool of actors they never hold the CPU that the reading of the rows needs.
@@ -207,13 +211,14 @@ def spread(dataset: Dataset, bundle_folder: str, answer: Answerer, rows: int) ->
         done = parts.map_batches(_OnGpu, fn_constructor_args=(shipped, answer), num_gpus=1, compute=pool, **whole)
     else:
         done = parts.map_batches(partial(_on_cpu, shipped=shipped, answer=answer), num_cpus=1, **whole)
+    tables: Any = done.iter_batches(batch_size=None, batch_format="pyarrow")
+    yield from (table for table in tables if table.num_rows)
+
+
+def progress(what: str) -> tqdm:
+    """A line that counts rows."""
     seldom = 0.5 if sys.stderr.isatty() else 5.0  # a log file wants fewer lines than a terminal
-    with tqdm(desc="ask the model", unit=" rows", mininterval=seldom) as bar:
-        tables: Any = done.iter_batches(batch_size=None, batch_format="pyarrow")
-        for table in tables:
-            bar.update(table.num_rows)
-            if table.num_rows:
-                yield table
+    return tqdm(desc=what, unit=" rows", mininterval=seldom)
 
 
 @dataclass(frozen=True)

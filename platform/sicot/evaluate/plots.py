@@ -80,9 +80,8 @@ def reliability(report: dict[str, Any]) -> Figure:
         x, y = ([100 * b[name] for b in told] for name in ("confidence", "accuracy"))
         axes.plot(x, y, color=look["color"], marker=look["marker"], linewidth=1.4, markersize=5, label=label)
     axes.set(ylim=(0, 103), xlim=(0, 100), ylabel="right, %", yticks=range(0, 101, 20))
-    below.set(xlabel="probability given to the first answer, %  (points: bins with 1 % of the rows or more)")
+    below.set(xlabel="probability given to the first answer, %\n(above: bins with 1 % of the rows or more)")
     below.set(ylabel="rows, %")
-    below.xaxis.label.set_fontsize(8.5)
     _plain(below)
     _head(figure, axes, "Do the probabilities mean what they say?")
     return figure

@@ -23,7 +23,7 @@ from ray.data import Dataset
 from sicot import storage
 from sicot.bundle import Bundle, Item
 from sicot.errors import UserError
-from sicot.evaluate.ask import Unanswerable, read, spread
+from sicot.evaluate.ask import Unanswerable, progress, read, spread
 
 PREDICTION = pa.schema(
     [
@@ -65,8 +65,10 @@ def predict(
     place = f"{Path(out).absolute()}.{uuid.uuid4().hex[:8]}.part" if local else out.rstrip("/")
     try:
         counts: Counter[str] = Counter()
-        for table in spread(dataset, bundle_folder, Labeller(place, k, batch_size), ROWS_PER_FILE):
-            counts.update(dict(zip(table["reason"].to_pylist(), table["rows"].to_pylist(), strict=True)))
+        with progress("label") as bar:
+            for table in spread(dataset, bundle_folder, Labeller(place, k, batch_size), ROWS_PER_FILE):
+                counts.update(dict(zip(table["reason"].to_pylist(), table["rows"].to_pylist(), strict=True)))
+                bar.update(counts.total() - bar.n)
         if not counts:
             raise UserError("the catalogue has no rows to label")
         info = Bundle.load(bundle_folder).info

@@ -106,6 +106,9 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(f"{NAMES[regime]:15}" + "".join(f"{_percent(values[name]):>13}" for name in FIGURES))
         intervals = "".join(f"{_interval(values['ci95'].get(name)):>13}" for name in FIGURES)
         lines.append(f"{_rows(values):15}{intervals}".rstrip())
+    unknown = max((values["unknown_labels"] for values in figures.values()), default=0)
+    if unknown:
+        lines.append(f"{unknown:,} rows have a label that the model does not know: wrong in top-1 and top-5")
     return "\n".join(lines)
 
 

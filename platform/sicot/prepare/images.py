@@ -15,6 +15,7 @@ from PIL import Image
 from sicot.config import Images
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # decode() has a limit of its own
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # what is wrong with a photo is in BadImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")  # and RIFF….WEBP, ….ftypavif
@@ -79,7 +80,7 @@ def _open(photo: bytes) -> Image.Image:
     """The photo with its header read and nothing decoded."""
     try:
         return Image.open(io.BytesIO(photo), formats=FORMATS)
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage("image_too_large", str(error)) from error
     except Exception as error:  # broken headers raise anything, UnidentifiedImageError at best
         known = photo.startswith(_MAGIC) or photo[8:12] == b"WEBP" or photo[4:12] == b"ftypavif"

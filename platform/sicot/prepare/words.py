@@ -76,6 +76,7 @@ def vectors(
         negative=config.negatives,
         epochs=config.epochs,
         min_count=1,
+        sample=0,  # in titles no word is so frequent, and no catalogue so large, that occurrences should be dropped
         workers=1,
         seed=seed,
     )

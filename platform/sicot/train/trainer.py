@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -83,6 +84,8 @@ def fingerprint(experiment: Experiment, prepared: PreparedSet) -> str:
 
 def train_function(payload: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
+    # the log level of RunConfig does not reach this process's own lines, one long one for each report
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = get_device()

@@ -1,0 +1,1 @@
+"""Ray Tune's search of attention and loss weights."""

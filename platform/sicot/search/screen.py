@@ -1,0 +1,74 @@
+"""What a search prints: what it is about to do, and at the end a table of the best trials beside the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sicot.config import Experiment
+from sicot.search.book import Book, Trial
+
+ROWS = {
+    "objective": "objective",
+    "val/image/top1": "photo: overall",
+    "val/image/tail": "photo: tail",
+    "val/image/macro": "photo: macro",
+    "val/image_text/top1": "photo + words: overall",
+    "val/image_text/tail": "photo + words: tail",
+    "val/image_text/macro": "photo + words: macro",
+}
+SHOWN = 4  # trials beside the first
+
+
+def announce(trained: Experiment, names: list[str], rows: tuple[int, int], rare: str, ended: int) -> None:
+    """Say what is searched, how, and on what."""
+    tuned, share = trained.tune, trained.tune.tail_weight
+    print(
+        f"searching {len(names)} settings: {', '.join(names)}\n"
+        f"{tuned.trials} trials of up to {tuned.epochs} epochs, {tuned.concurrent} at a time"
+        + (f", {ended} of them done" if ended else "; the first is the experiment as it stands")
+    )
+    regimes = ", mean of photo alone and photo with words" if trained.model.uses_words else ", by photo alone"
+    print(f"objective: {1 - share:g} x overall + {share:g} x {rare} accuracy on {rows[0]:,} validation rows{regimes}")
+    if rare == "macro":
+        print("(validation has no row of a tail class: macro accuracy stands in for tail)")
+    elif rows[1] < 100:
+        print(f"(only {rows[1]} of them are of tail classes: small differences are chance)")
+
+
+def show(book: Book, names: list[str], best_file: str) -> None:
+    """Print the table, the gain, and the commands to go on with."""
+    first, best = book.trials[0], book.best
+    assert best is not None
+    whole = sorted((t for t in book.trials if t.state == "finished"), key=lambda t: -(t.objective or 0.0))
+    columns = [first, *[trial for trial in whole if trial is not first][:SHOWN]]
+    print("\n━━ validation, %" + " " * 21 + "".join(f"{_head(trial):>14}" for trial in columns))
+    for metric, label in ROWS.items():
+        if metric in first.epochs[-1]:
+            print(f"   {label:<34}" + "".join(f"{100 * trial.epochs[-1][metric]:>14.1f}" for trial in columns))
+    for name in names:
+        print(f"   {name:<34}" + "".join(f"{_value(trial.point[name]):>14}" for trial in columns))
+    states = [trial.state for trial in book.trials]
+    print(
+        f"   {len(states)} trials: {states.count('finished')} to the end, {states.count('stopped')} stopped by ASHA, "
+        f"{states.count('failed')} failed"
+    )
+    if best is first:
+        print("\n━━ no trial beat the settings as they stand")
+    else:
+        gain = 100 * ((best.objective or 0.0) - (first.objective or 0.0))
+        print(f"\n━━ trial {best.number} beats the settings as they stand by {gain:.1f} points of the objective")
+        print("   (on the rows it was chosen by: expect less on others)")
+    print(f"   train with it         python -m jobs.prepare --config {best_file}\n" + " " * 25 +
+          f"python -m jobs.train --config {best_file}")  # fmt: skip
+    print(f"   or the whole way      python -m jobs.pipeline --config {best_file}")
+    print(f"   all trials            {book.file}, and MLflow's run of kind search")
+
+
+def _head(trial: Trial) -> str:
+    return "as it stands" if trial.number == 1 else f"trial {trial.number}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

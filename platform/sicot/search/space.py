@@ -1,0 +1,79 @@
+"""What can be searched: settings by their dotted names, the range of each, and how a sample becomes an experiment."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from sicot.config import Experiment
+
+Point = dict[str, Any]
+"""One sample: a value by the dotted name of its setting, such as ``{"model.loss.tau": 0.8}``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension(ABC):
+    """One setting that is searched."""
+
+    name: str
+    """Dotted name in the config."""
+    why: str
+    """What the setting decides, in a sentence."""
+    when: Callable[[Experiment], bool] = lambda experiment: True
+    """Whether searching it makes sense for an experiment."""
+
+    @abstractmethod
+    def distribution(self, own: Any) -> BaseDistribution:
+        """Optuna's range; it always holds ``own``, the experiment's value, as that is what the first trial runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range(Dimension):
+    """Any number from `low` to `high`."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Sample ratios alike (0.1 to 1 as often as 1 to 10)."""
+
+    def distribution(self, own: float) -> BaseDistribution:
+        return FloatDistribution(min(self.low, own), max(self.high, own), log=self.log)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Dimension):
+    """One of some values."""
+
+    values: tuple[Any, ...]
+
+    def distribution(self, own: Any) -> BaseDistribution:
+        return CategoricalDistribution(self.values if own in self.values else (*self.values, own))
+
+
+def distributions(space: Iterable[Dimension], experiment: Experiment) -> dict[str, BaseDistribution]:
+    """Optuna's distribution of each setting that makes sense for the experiment, by dotted name."""
+    return {each.name: each.distribution(_get(experiment, each.name)) for each in space if each.when(experiment)}
+
+
+def standing(names: Iterable[str], experiment: Experiment) -> Point:
+    """The point where the experiment stands."""
+    return {name: _get(experiment, name) for name in names}
+
+
+def apply(experiment: Experiment, point: Point) -> Experiment:
+    """The experiment with the point's values, validated."""
+    values = experiment.model_dump(mode="json")
+    for name, value in point.items():
+        *sections, setting = name.split(".")
+        reduce(getitem, sections, values)[setting] = value
+    return type(experiment)(**values)
+
+
+def _get(experiment: Experiment, name: str) -> Any:
+    return reduce(getattr, name.split("."), experiment)

@@ -1,0 +1,69 @@
+"""One trial: a whole training in its own process, measured on validation after each epoch."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from ray import tune
+
+from sicot import storage
+from sicot.config import Experiment
+from sicot.prepare.prepared import PreparedSet
+from sicot.search.book import key
+from sicot.search.space import Point, apply
+from sicot.train import worker
+from sicot.train.worker import Save
+
+Rare = Literal["tail", "macro"]
+"""Which accuracy speaks for rare products: that of tail classes, or macro where validation has no tail rows."""
+
+
+def objective(metrics: dict[str, Any], tail_weight: float, rare: Rare) -> float:
+    """(1 − tail_weight) · overall + tail_weight · tail, the mean of photo alone and photo with words, in [0, 1].
+
+    ``metrics`` are those of an epoch, with :func:`sicot.train.worker.validate`'s under ``val/``.
+    """
+    regimes = [regime for regime in ("image", "image_text") if f"val/{regime}/top1" in metrics]
+    each = [
+        (1 - tail_weight) * metrics[f"val/{regime}/top1"] + tail_weight * metrics[f"val/{regime}/{rare}"]
+        for regime in regimes
+    ]
+    return sum(each) / len(each)
+
+
+def run(point: Point, settings: dict[str, Any], prepared: str, rare: Rare, checkpoints: str, gpu: bool) -> None:
+    """What each of Tune's processes runs; a trial that was interrupted goes on from its last epoch.
+
+    Args:
+        point: the sampled values.
+        settings: the experiment that they are put into.
+        prepared: root of the prepared set.
+        rare: see :data:`Rare`.
+        checkpoints: where trials keep their last epoch. Tune's own checkpoints can be found only through its
+            pickled state.
+        gpu: train on the GPU this process was given.
+    """
+    torch.set_num_threads(1)
+    experiment, place = apply(Experiment(**settings), point), f"{checkpoints}/{key(point)}"
+
+    def report(metrics: dict[str, Any], save: Save) -> None:
+        if "val/macro" not in metrics:
+            return  # within an epoch, or at the very end
+        if metrics["epoch"] < experiment.train.epochs:
+            with tempfile.TemporaryDirectory() as folder:
+                save(Path(folder))
+                storage.replace_folder(folder, place)
+        tune.report({**metrics, "objective": objective(metrics, experiment.tune.tail_weight, rare)})
+
+    with tempfile.TemporaryDirectory() as copy:
+        kept = storage.local_folder(place, copy) if storage.exists(place) else None
+        worker.fit(
+            experiment,
+            PreparedSet.open(prepared),
+            report,
+            device=torch.device("cuda" if gpu else "cpu"),
+            checkpoint=Path(kept) if kept else None,
+        )
