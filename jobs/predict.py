@@ -1,16 +1,12 @@
 """Label a catalogue: ranked classes for every row, and the words that were believed.
 
     python -m jobs.predict --catalogue.path products.parquet --out labels
-    python -m jobs.predict --model models:/sicot/3 --catalogue.path s3://shop/new/ --out s3://shop/labels --k 10
+    python -m jobs.predict --model models:/sicot/3 --catalogue.path s3://shop/new/ --out s3://shop/labels --top 10
 
 Writes labels/predictions/*.parquet, labels/quarantine/*.parquet (rows without an answer, and why), and summary.json.
 """
 
 from __future__ import annotations
-
-from typing import Annotated
-
-from pydantic import Field
 
 from sicot import cluster, config, registry, track
 from sicot.errors import door
@@ -28,7 +24,7 @@ class PredictJob(config.Job):
     """Folder or URI for the answers."""
     overwrite: bool = False
     """Replace what is in `out`."""
-    k: Annotated[int, Field(ge=1)] = 5
+    top: config.Count = 5
     """Ranked classes per row."""
     batch_size: config.Count = 128
     """Rows per step of the model."""
@@ -42,7 +38,7 @@ def main() -> None:
     with cluster.session(), track.run(job, "predict", job.out) as run:
         registry.link(run, job.model, bundle)
         rows = catalogue_rows(job.catalogue).dataset
-        summary = predict(bundle, rows, job.out, job.k, job.batch_size, job.overwrite)
+        summary = predict(bundle, rows, job.out, job.top, job.batch_size, job.overwrite)
         run.metrics({"rows": summary["rows"], "answered": summary["answered"], "quarantined": summary["quarantined"]})
     print(f"{summary['answered']:,} of {summary['rows']:,} rows answered: {job.out}/predictions")
     for reason, rows_of in summary["quarantined"].items():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +226,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Iterator[tu
             assert time.monotonic() < deadline, (folder / "log").read_text()
             time.sleep(0.3)
     yield uri, process
-    process.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # the server and its workers
     process.wait(20)
 
 
@@ -243,3 +247,14 @@ def test_the_whole_way_through_a_server(
         registry.link(run, "models:/sicot@champion", bundles[0])
     tags = run.client.get_run(run.id).data.tags
     assert (tags["sicot.model_version"], tags["sicot.digest"]) == ("1", "0" * 64)
+
+
+def test_a_server_that_dies_stops_no_job(server: tuple[str, subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    uri, process = server
+    with track.run(Job(storage=str(tmp_path), track=Track(uri=uri)), "train", "test") as run:
+        run.metrics({"loss": 1.0}, step=1)
+        os.killpg(process.pid, signal.SIGKILL)
+        started = time.monotonic()
+        for step in range(50):
+            run.metrics({"loss": 1.0}, step=step)
+    assert time.monotonic() - started < 30

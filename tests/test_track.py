@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import shutil
 import signal
 import socket
@@ -81,8 +80,7 @@ def test_a_run_leaves_settings_figures_files_and_who_it_was(job: Job, tmp_path: 
 
 def test_a_run_that_fails_says_so_in_one_line(job: Job) -> None:
     with pytest.raises(ZeroDivisionError), track.run(job, "train", "shoes") as run:
-        run.metrics({"loss": 1 / 2})
-        print(1 / 0)
+        run.metrics({"loss": 1 / 0})
     it = told(job, run.id)
     assert it.info.status == "FAILED"
     assert it.data.tags["sicot.reason"] == "ZeroDivisionError: division by zero"
@@ -171,7 +169,6 @@ def test_a_run_can_be_handed_to_another_process(job: Job) -> None:
         process.join(60)
         assert process.exitcode == 0
     assert told(job, run.id).data.metrics == {"loss": 1.5}
-    assert pickle.loads(pickle.dumps(run)).id == run.id
 
 
 def test_jobs_that_start_together_on_a_fresh_store_all_succeed(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def rows_of(**settings: Any) -> list[dict[str, Any]]:
     return sorted(table.to_pylist(), key=lambda row: row["id"])
 
 
+def by_task(rows: pa.Table) -> pa.Table:
+    """The rows, with the task that has them in hand."""
+    import ray
+
+    return rows.append_column("task", pa.array([ray.get_runtime_context().get_task_id()] * rows.num_rows))
+
+
 def write_parquet(path: Path, rows: list[dict[str, Any]], **options: Any) -> Path:
     pq.write_table(pa.Table.from_pylist(rows), path, **options)
     return path
@@ -100,29 +107,30 @@ class TestFormats:
 
     def test_csv_with_photos_beside_it(self, tmp_path: Path, products: list[dict[str, Any]]) -> None:
         rows = write_photos(tmp_path / "photos", products)
-        table = pa.Table.from_pylist([row | {"tags": "; ".join(row["tags"] or [])} for row in rows])
+        table = pa.Table.from_pylist([row | {"tags": " | ".join(row["tags"] or [])} for row in rows])
         pacsv.write_csv(table, tmp_path / "products.csv")
-        got = rows_of(path=str(tmp_path / "products.csv"), images=str(tmp_path / "photos"), tags_separator=";")
+        got = rows_of(path=str(tmp_path / "products.csv"), images=str(tmp_path / "photos"), tags_separator="|")
         for row, product in zip(got, sorted(products, key=lambda row: row["id"]), strict=True):
             assert row["image"] is None
             assert Path(row["image_uri"]).read_bytes() == product["image"]
             assert (row["title"], row["label"], row["split"]) == (product["title"], product["label"], product["split"])
             assert (row["tags"] or []) == (product["tags"] or [])
 
-    def test_a_long_csv_is_dealt_out_to_tasks(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ["long.csv", "long.parquet"])
+    def test_a_long_file_is_dealt_out_to_tasks(self, tmp_path: Path, name: str) -> None:
         count = 3 * sources.ROWS_PER_TASK
-        lines = "".join(f'{n},"photos/{n}.jpg","red, striped\nbag {n}"\n' for n in range(count))
-        (tmp_path / "long.csv").write_text("id,image,title\n" + lines)
-        blocks = list(
-            sources.read(Catalogue(path=str(tmp_path / "long.csv"))).iter_batches(
-                batch_size=None, batch_format="pyarrow"
-            )
+        numbers = [str(n) for n in range(count)]
+        table = pa.table({"id": numbers, "image": [f"photos/{n}.jpg" for n in numbers], "title": ["a, b\nc"] * count})
+        (pacsv.write_csv if name.endswith("csv") else pq.write_table)(table, tmp_path / name)
+        rows = sources.read(Catalogue(path=str(tmp_path / name)))
+        tables = rows.map_batches(by_task, batch_size=None, batch_format="pyarrow").iter_batches(
+            batch_size=None, batch_format="pyarrow"
         )
-        assert sum(block.num_rows for block in blocks) == count
-        assert max(block.num_rows for block in blocks) <= sources.ROWS_PER_TASK
-        by_id = {row["id"]: row for row in pa.concat_tables(blocks).to_pylist()}
-        assert by_id["5000"]["image_uri"] == f"{tmp_path}/photos/5000.jpg"
-        assert by_id["5000"]["title"] == "red, striped\nbag 5000"
+        seen = pa.concat_tables(tables)
+        assert sorted(seen["id"].to_pylist()) == sorted(numbers)
+        assert set(seen["image_uri"].to_pylist()) == {f"{tmp_path}/photos/{n}.jpg" for n in numbers}
+        assert set(seen["title"].to_pylist()) == {"a, b\nc"}
+        assert len(set(seen["task"].to_pylist())) == 3
 
     @pytest.mark.parametrize(("name", "mode"), [("shard-0.tar", "w"), ("shard-0.tar.gz", "w:gz")])
     def test_webdataset(self, tmp_path: Path, products: list[dict[str, Any]], name: str, mode: str) -> None:

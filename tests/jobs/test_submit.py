@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -42,7 +43,7 @@ def answers(url: str) -> bool:
         with urlopen(f"{url}/api/version", timeout=5):
             return True
     except HTTPError:
-        return True  # 401: the machine has a Ray token, which `ray job submit` sends and we do not
+        return True  # 401: it is up and wants the token, which `ray job submit` sends
     except OSError:
         return False
 
@@ -55,6 +56,7 @@ def head() -> Iterator[dict[str, str]]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         environment |= {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
         environment |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         environment["PATH"] = f"{BIN}{os.pathsep}{environment['PATH']}"  # a job's `python` is the head node's
         command = [RAY, "start", "--head", "--block", "--num-cpus=4", "--node-ip-address=127.0.0.1"]
         command += [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]

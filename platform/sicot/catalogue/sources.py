@@ -35,7 +35,7 @@ SUFFIXES = {
     "webdataset": (".tar", ".tar.gz", ".tgz"),
     "folder": tuple(f".{kind}" for kind in formats.IMAGES),
 }
-ROWS_PER_TASK = 2048
+ROWS_PER_TASK = 1024
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ def read(config: Catalogue) -> ray.data.Dataset:
 
     tasks = ray.data.from_arrow([item.table() for item in work])
     task = partial(_task, found, config)
-    if found.format != "csv":
+    if found.format == "folder":
         return tasks.map_batches(task, batch_format="pyarrow", batch_size=1)
-    # one task reads a whole CSV file: deal its rows out, or the same task would open all the photos too. Half a CPU
-    # is less than what comes next asks for, which keeps Ray from fusing the two into one task.
+    # A CSV file, a tar file or a large row group is read by one task: deal its rows out, or that task would do all
+    # that comes next as well. Half a CPU is not what comes next asks for: it keeps Ray from fusing the two.
     rows = tasks.map_batches(task, batch_format="pyarrow", batch_size=1, num_cpus=0.5)
     return rows.repartition(target_num_rows_per_block=ROWS_PER_TASK)
 

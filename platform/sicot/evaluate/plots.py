@@ -91,7 +91,7 @@ def tail_confusions(report: dict[str, Any], most: int = 12) -> Figure:
     """What tail classes are mistaken for most often, one panel per way of asking by photo."""
     panels = {r: pairs[:most] for r, pairs in report["tail_confusions"].items() if pairs and r != "text"}
     panels = panels or {r: pairs[:most] for r, pairs in report["tail_confusions"].items() if pairs}
-    figure = Figure(figsize=(8, 1 + 0.3 * sum(map(len, panels.values())) + 0.5 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(8, 1 + 0.27 * sum(map(len, panels.values())) + 0.8 * len(panels)), layout="constrained")
     all_axes = figure.subplots(
         len(panels), 1, sharex=True, squeeze=False, height_ratios=[len(p) for p in panels.values()]
     )

@@ -108,7 +108,7 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(f"{_rows(values):15}{intervals}".rstrip())
     unknown = max((values["unknown_labels"] for values in figures.values()), default=0)
     if unknown:
-        lines.append(f"{unknown:,} rows have a label that the model does not know: wrong in top-1 and top-5")
+        lines.append(f"rows with a label that the model does not know, wrong in top-1 and top-5: {unknown:,}")
     return "\n".join(lines)
 
 

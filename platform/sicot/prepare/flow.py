@@ -10,7 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.exceptions import RayTaskError
 from tqdm import tqdm
+
+from sicot.errors import UserError
 
 
 def run(dataset: ray.data.Dataset, task: Callable[..., Any], *constants: Any) -> Iterator[pa.Table]:
@@ -24,7 +27,19 @@ def run(dataset: ray.data.Dataset, task: Callable[..., Any], *constants: Any) ->
     done = dataset.map_batches(work, batch_format="pyarrow", batch_size=None)
     done.context.enable_progress_bars = False
     done.context.print_on_execution_start = False
-    yield from done.iter_batches(batch_size=None, batch_format="pyarrow")
+    try:
+        yield from done.iter_batches(batch_size=None, batch_format="pyarrow")
+    except RayTaskError as error:
+        raise _own(error.cause) from error
+
+
+def _own(error: Exception) -> Exception:
+    """The task's error without the lines that Ray Data adds to its message."""
+    if isinstance(error, UserError):
+        return UserError(str(error).partition("\n")[0])
+    if isinstance(error, OSError) and error.errno:
+        return OSError(error.errno, str(error.args[1]).partition("\n")[0])
+    return error
 
 
 def _call(block: pa.Table, task: Callable[..., Iterator[pa.Table]], stored: list[ray.ObjectRef]) -> Iterator[pa.Table]:

@@ -52,16 +52,16 @@ def show(book: Book, names: list[str], best_file: str) -> None:
         f"   {len(states)} trials: {states.count('finished')} to the end, {states.count('stopped')} stopped by ASHA, "
         f"{states.count('failed')} failed"
     )
+    print(f"   they are in {book.file}, and nested under MLflow's run of kind search")
     if best is first:
-        print("\n━━ no trial beat the settings as they stand")
-    else:
-        gain = 100 * ((best.objective or 0.0) - (first.objective or 0.0))
-        print(f"\n━━ trial {best.number} beats the settings as they stand by {gain:.1f} points of the objective")
-        print("   (on the rows it was chosen by: expect less on others)")
-    print(f"   train with it         python -m jobs.prepare --config {best_file}\n" + " " * 25 +
-          f"python -m jobs.train --config {best_file}")  # fmt: skip
-    print(f"   or the whole way      python -m jobs.pipeline --config {best_file}")
-    print(f"   all trials            {book.file}, and MLflow's run of kind search")
+        print("\n━━ no trial beat the settings as they stand; more trials: --tune.trials")
+        return
+    gain = 100 * ((best.objective or 0.0) - (first.objective or 0.0))
+    print(f"\n━━ trial {best.number} beats the settings as they stand by {gain:.1f} points of the objective")
+    print("   (on the rows it was chosen by: expect less on others)")
+    print(f"   the whole way with it   python -m jobs.pipeline --config {best_file}")
+    print(f"   or step by step         python -m jobs.prepare --config {best_file}")
+    print(f"                           python -m jobs.train --config {best_file}")
 
 
 def _head(trial: Trial) -> str:

@@ -128,6 +128,8 @@ def _tune(
 ) -> None:
     """Run the trials that are missing."""
     config, first = trained.tune, standing(ranges, trained)
+    if not book.trials:
+        book.start(first)  # number 1, whichever process is up first
     for name, value in {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files: the book has it all
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # else Ctrl-C looks like the end of the search
@@ -149,7 +151,7 @@ def _tune(
         tune_config=tune.TuneConfig(
             num_samples=config.trials - len(book.ended),
             max_concurrent_trials=config.concurrent,
-            search_alg=_optuna(config.trials, config.seed, book, ranges, first),
+            search_alg=_optuna(config.trials, config.seed, book, ranges),
             scheduler=Halving(
                 first,
                 time_attr="epoch",
@@ -171,10 +173,10 @@ def _tune(
     ).fit()
 
 
-def _optuna(trials: int, seed: int, book: Book, ranges: dict[str, BaseDistribution], first: Point) -> OptunaSearch:
-    """Optuna with what the book already knows, to begin with the trials that have no result yet."""
+def _optuna(trials: int, seed: int, book: Book, ranges: dict[str, BaseDistribution]) -> OptunaSearch:
+    """Optuna with what the book already knows, to begin with the trials there that have no result yet."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    begin = [each.point for each in book.left] if book.trials else [first]
+    begin = [each.point for each in book.left]
     sampler = TPESampler(
         seed=seed + len(book.ended),  # the same seed again would propose the same trials again
         n_startup_trials=min(FIRST_AT_RANDOM, max(3, trials // 3)),

@@ -1,0 +1,115 @@
+"""The bundle: what goes in comes out, what was tampered with does not, and answers keep their promises."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from sicot import bundle
+from sicot.bundle import Bundle, Query
+from sicot.errors import UserError
+from sicot.prepare.images import BadImage
+from tests.builders import LABELS, bundle_folder, photo
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_bundle: str) -> Bundle:
+    return Bundle.load(tiny_bundle)
+
+
+def test_answers_are_ranked_probabilities_with_a_share_of_attention_for_each_word(loaded: Bundle) -> None:
+    (answer,) = loaded.predict([Query(photo("red-bag", 1), "Red 红色包 frobnicator", ("sale",))], k=6)
+    p = [each.probability for each in answer.ranked]
+    assert sorted(each.label for each in answer.ranked) == LABELS
+    assert p == sorted(p, reverse=True)
+    assert sum(p) == pytest.approx(1, abs=1e-5)
+    assert [word.token for word in answer.words] == ["red", "红色", "包", "frobnicator", "sale"]
+    assert [word.known for word in answer.words] == [True, True, True, False, True]
+    assert answer.words[3].weight == 0
+    assert sum(word.weight for word in answer.words) + answer.no_word == pytest.approx(1, abs=1e-5)
+
+
+def test_a_mixed_batch_answers_each_query_as_if_it_came_alone(loaded: Bundle) -> None:
+    queries = [
+        Query(photo("red-bag", 1)),
+        Query(None, "blue mug"),
+        Query(photo("blue-mug", 2), "blue mug"),
+        Query(photo("pink-shoe", 3), "frobnicator"),
+    ]
+    together = loaded.predict(queries, 3)
+    for query, answer in zip(queries, together, strict=True):
+        (alone,) = loaded.predict([query], 3)
+        assert [each.label for each in alone.ranked] == [each.label for each in answer.ranked]
+        assert alone.ranked[0].probability == pytest.approx(answer.ranked[0].probability, abs=1e-5)
+    assert together[0].no_word == together[3].no_word == 1.0
+
+
+def test_words_nobody_knows_leave_the_photos_answer_exactly(loaded: Bundle) -> None:
+    images_BHW3 = torch.from_numpy(loaded.decode(photo("white-mug", 4)))[None]
+    plain_BC, _ = loaded.logits(images_BHW3, None)
+    with_words_BC, _ = loaded.logits(images_BHW3, loaded.pad([[0, 0]]))
+    assert torch.equal(plain_BC, with_words_BC)
+
+
+def test_a_query_with_nothing_to_go_by_is_refused(loaded: Bundle) -> None:
+    for query in (Query(), Query(None, "frobnicator"), Query(None, "   ")):
+        with pytest.raises(UserError, match="nothing to go by"):
+            loaded.encode(query)
+    with pytest.raises(BadImage):
+        loaded.encode(Query(b"not a photo", "red"))
+
+
+def test_a_visual_only_bundle_answers_photos_alone(tmp_path: Path) -> None:
+    from sicot.config import Loss
+
+    visual = Bundle.load(bundle_folder(tmp_path, loss=Loss(mixed=0, text=0)))
+    assert visual.regimes == ["image"]
+    (answer,) = visual.predict([Query(photo("red-bag", 1), "red bag")])
+    assert answer.no_word == 1.0
+    with pytest.raises(UserError, match="photos only"):
+        visual.encode(Query(None, "red"))
+
+
+def test_the_same_model_has_the_same_digest_and_metrics_do_not_change_it(tmp_path: Path) -> None:
+    folder = bundle_folder(tmp_path)
+    first = Bundle.load(folder).info
+    bundle.annotate(folder, {"image": {"top1": 0.5}})
+    second = Bundle.load(folder).info
+    assert second.metrics == {"image": {"top1": 0.5}}
+    assert first.digest == second.digest == Bundle.load(bundle_folder(tmp_path)).info.digest
+
+
+@pytest.mark.parametrize("name", bundle.FILES)
+def test_a_changed_or_missing_file_is_refused_by_name(tiny_bundle: str, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is missing or not the file that was bundled"):
+        Bundle.load(folder)
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=name):
+        Bundle.load(folder)
+
+
+def test_no_bundle_or_one_of_another_version_is_told(tiny_bundle: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no bundle at"):
+        Bundle.load(tmp_path / "nothing")
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    info = json.loads((folder / "bundle.json").read_text())
+    for broken in ({**info, "surprise": 1}, {}):
+        (folder / "bundle.json").write_text(json.dumps(broken))
+        with pytest.raises(UserError, match="not one this version reads"):
+            Bundle.load(folder)
+
+
+def test_a_bundle_holds_no_pickle_and_no_path_of_the_machine_that_made_it(tiny_bundle: str) -> None:
+    names = sorted(path.name for path in Path(tiny_bundle).iterdir())
+    assert names == sorted([*bundle.FILES, "bundle.json"])
+    assert json.loads(Path(tiny_bundle, "bundle.json").read_text())["model"]["visual"]["weights"] is None
