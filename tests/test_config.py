@@ -27,7 +27,7 @@ def test_every_preset_is_valid(preset: str) -> None:
 
 def test_a_saved_config_is_read_back_the_same(tmp_path: Path) -> None:
     experiment = load(Experiment, ["--preset", "demo", "--train.gpu", "--model.visual.weights", "w.pt"])
-    experiment.save(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_bytes(experiment.dump())
     assert load(Experiment, ["--config", str(tmp_path / "config.yaml")]) == experiment
 
 

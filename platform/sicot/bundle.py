@@ -274,11 +274,10 @@ def write(
     return info
 
 
-def annotate(folder: str | Path, metrics: dict[str, Any]) -> None:
-    """Keep test metrics with the bundle at a local path; the digest does not change, the model is the same."""
-    path = Path(folder) / "bundle.json"
-    info = Info.model_validate_json(path.read_text()).model_copy(update={"metrics": metrics})
-    storage.write_bytes(str(path), info.model_dump_json(indent=1).encode())
+def annotate(uri: str, metrics: dict[str, Any]) -> None:
+    """Keep test metrics with the bundle at a path or URI; its digest stays, since the model does."""
+    info = Info.model_validate(storage.read_json(f"{uri}/bundle.json")).model_copy(update={"metrics": metrics})
+    storage.write_bytes(f"{uri}/bundle.json", info.model_dump_json(indent=1).encode())
 
 
 def _sha256(path: Path) -> str:

@@ -487,11 +487,10 @@ class Experiment(Job):
         root = self.storage if "://" in self.storage else str(Path(self.storage).absolute())
         return f"{root.rstrip('/')}/{self.name}"
 
-    def save(self, path: Path) -> None:
-        """Write the resolved config as YAML that ``--config`` takes."""
-        aside = path.with_suffix(".part")
-        aside.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-        aside.replace(path)
+    def dump(self) -> bytes:
+        """The resolved config as YAML that ``--config`` takes."""
+        values = self.model_dump(mode="json", exclude={"fresh"})
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
 
 
 JobType = TypeVar("JobType", bound=Job)

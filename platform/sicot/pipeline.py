@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from sicot import bundle, probe, registry, screen, storage, track
 from sicot.config import Experiment, Serve
-from sicot.errors import UserError
 from sicot.evaluate import run as evaluation
 from sicot.prepare.pipeline import prepare
 from sicot.prepare.prepared import PreparedSet
@@ -69,27 +66,25 @@ class Steps:
 def run(experiment: Experiment, start: Start, stop: Callable[[], None], dashboard: str) -> dict[str, Any]:
     """Run every step and write ``<folder>/summary.json``; gives the summary."""
     step = Steps(["prepare", "train", "baseline", "evaluate", "register", "serve"])
-    if "://" in experiment.storage:
-        raise UserError("the pipeline writes its report to a local folder: give a local --storage, or run job by job")
     if experiment.fresh:
         forget(experiment.folder)
-    Path(experiment.folder).mkdir(parents=True, exist_ok=True)
     with track.run(experiment, "pipeline", experiment.name, resume=True) as tracked:
-        experiment.save(Path(experiment.folder) / "config.yaml")
-        tracked.file(f"{experiment.folder}/config.yaml")
+        storage.write_bytes(f"{experiment.folder}/config.yaml", experiment.dump())
+        tracked.dict(experiment.model_dump(mode="json"), "config.yaml")
         with step("prepare"):
             prepared = prepare(experiment)
             tracked.tags({"sicot.data": prepared.manifest.digest})
         with step("train"):
-            folder = trainer.fit(experiment, prepared, tracked, experiment.folder)
+            place = trainer.fit(experiment, prepared, tracked, experiment.folder)
         with step("baseline"):
             baseline, further = _baseline(experiment, prepared)
         with step("evaluate"):
-            test = _test(experiment, prepared, folder, f"{experiment.folder}/report", tracked)
+            test = _test(experiment, prepared, place, f"{experiment.folder}/report", tracked)
             visual = _test(experiment, prepared, baseline, f"{experiment.folder}/visual/report")
             differences = tail_differences(test, visual, further)
             other = _other_title(experiment)
         with step("register"):
+            folder = registry.fetch(place, experiment.tracking_uri)
             version = registry.register(tracked, folder, experiment.registry.name)
             decision = registry.promote(
                 experiment.registry.name,
@@ -109,7 +104,7 @@ def run(experiment: Experiment, start: Start, stop: Callable[[], None], dashboar
             "test": {**test, **other},
             "baseline": visual,
             "sicot_minus_visual": differences,
-            "training": json.loads(Path(folder, "bundle.json").read_text())["training"],
+            "training": storage.read_json(f"{place}/bundle.json")["training"],
             "served": served,
             "mlflow": {"run_id": tracked.id, "model_uri": model_uri, "promoted": decision.promoted},
             "seconds": step.done(),
@@ -144,12 +139,12 @@ def _baseline(experiment: Experiment, prepared: PreparedSet) -> tuple[str, list[
 
 
 def _test(
-    experiment: Experiment, prepared: PreparedSet, folder: str, report: str, run: track.Run | None = None
+    experiment: Experiment, prepared: PreparedSet, place: str, report: str, run: track.Run | None = None
 ) -> dict[str, Any]:
     """Metrics on the test split by regime, kept with the bundle and the run; writes the report."""
-    rows = evaluation.prepared_rows(prepared, "test")
+    folder, rows = registry.fetch(place, experiment.tracking_uri), evaluation.prepared_rows(prepared, "test")
     metrics = evaluation.evaluate(folder, rows, report, experiment.evaluate, run).metrics
-    bundle.annotate(folder, metrics)
+    bundle.annotate(place, metrics)
     return metrics
 
 
@@ -168,8 +163,8 @@ def _other_title(experiment: Experiment) -> dict[str, Any]:
         }
     )
     prepared = prepare(other)
-    folder = trainer.fit(other, prepared, None, other.folder)
-    metrics = _test(other, prepared, folder, f"{other.folder}/report")
+    place = trainer.fit(other, prepared, None, other.folder)
+    metrics = _test(other, prepared, place, f"{other.folder}/report")
     return {f"image_{column}": metrics["image_text"], f"{column}_image": metrics["image"]}
 
 

@@ -15,7 +15,7 @@ import ray.data
 import torch
 from PIL import Image
 
-from sicot.bundle import Bundle, Query
+from sicot.bundle import Bundle, Item, Query
 from sicot.catalogue.schema import ROW
 from sicot.errors import UserError
 from sicot.evaluate.ask import Question, Unanswerable, ask, logits, read
@@ -70,7 +70,8 @@ REASONS = {
 class TestABatch:
     def test_says_what_the_bundle_says_one_at_a_time(self, bundle: Bundle, rows: pa.Table) -> None:
         told = {r["id"]: r for r in Question(ALL, 3)(bundle, rows).to_pylist()}
-        photo, words = builders.photo("red-bag", 1), {"title": "red bag", "tags": ("new", "红色")}
+        photo = builders.photo("red-bag", 1)
+        words: dict[str, Any] = {"title": "red bag", "tags": ("new", "红色")}
         for regime, query in (
             ("image", Query(image=photo)),
             ("image_text", Query(image=photo, **words)),
@@ -81,8 +82,8 @@ class TestABatch:
             assert told["both"][f"{regime}_probability"] == pytest.approx([r.probability for r in alone], abs=1e-5)
 
     def test_logits_are_the_bundles_own(self, bundle: Bundle, rows: pa.Table) -> None:
-        items = list(read(bundle, rows.slice(0, 4)))
-        images = torch.from_numpy(np.stack([item.image_HW3 for item in items]))
+        items = [item for item in read(bundle, rows.slice(0, 4)) if isinstance(item, Item)]
+        images = torch.from_numpy(np.stack([item.image_HW3 for item in items if item.image_HW3 is not None]))
         words = bundle.pad([item.words for item in items])
         own = {"image": bundle.logits(images, None)[0], "image_text": bundle.logits(images, words)[0]}
         for regime, places, z_BC in logits(bundle, items, ["image", "image_text"]):

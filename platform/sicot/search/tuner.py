@@ -6,9 +6,7 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,11 +77,9 @@ def search(experiment: Experiment, space: Sequence[Dimension]) -> Book:
         first, best = book.trials[0], book.best
         if not first.ended or best is None:
             raise UserError(f"trial 1, the experiment as it stands, failed: {first.reason}")
-        with tempfile.TemporaryDirectory() as aside:
-            file = Path(aside) / "best.yaml"
-            best_experiment(experiment, best.point).save(file)
-            storage.write_bytes(best_file, file.read_bytes())
-            run.file(file)
+        found = best_experiment(experiment, best.point)
+        storage.write_bytes(best_file, found.dump())
+        run.dict(found.model_dump(mode="json"), "best.yaml")
         _keep(run, book, first, best, ranges)
     screen.show(book, list(ranges), best_file)
     return book
