@@ -106,6 +106,7 @@ def bundle_folder(root: Path, **model: object) -> str:
     data = PreparedSet.open(str(place)) if (place / "manifest.json").exists() else prepared_set(place)
     settings = experiment(root)
     settings = settings.model_copy(update={"model": settings.model.model_copy(update=model)})
+    temperature = {"image": 1.5, "image_text": 1.2, "text": 0.8}
     training = {"settings": "0" * 64, "workers": 1, "epochs": 0, "seconds": 0.0, "images_per_s": None, "train": {}}
-    bundle.write(f"{root}/bundle", "tiny", worker.build(settings, data), data, 1.0, training)
+    bundle.write(f"{root}/bundle", "tiny", worker.build(settings, data), data, temperature, training)
     return f"{root}/bundle"

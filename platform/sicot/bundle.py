@@ -56,8 +56,8 @@ class Info(BaseModel):
     classes: int
     vocabulary: int
     word_dimension: int
-    temperature: float
-    """Divides the logits, fitted on validation, so that probabilities mean what they say."""
+    temperature: dict[str, float]
+    """By regime; divides the logits, fitted on validation, so that probabilities mean what they say."""
     data_digest: str
     training: dict[str, Any]
     """How it was trained: epochs, images/s, commit and so on."""
@@ -187,15 +187,27 @@ class Bundle:
             raise UserError("nothing to go by: send a photo, or words that the catalogue uses")
         return Item(image_HW3, tokens, words)
 
-    @torch.inference_mode()
     def logits(self, images_BHW3: Tensor | None, words_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Calibrated logits z_BC and attention a_BS (None if no words were looked at); see :meth:`SICoT.answer`."""
-        if images_BHW3 is not None:
-            images_BHW3 = images_BHW3.to(self.device, non_blocking=True)
-        if words_BT is not None:
-            words_BT = words_BT.to(self.device, non_blocking=True)
-        z_BC, a_BS = self.model.answer(images_BHW3, words_BT)
-        return z_BC / self.info.temperature, a_BS
+        return self.judge(self.see(images_BHW3) if images_BHW3 is not None else None, words_BT)
+
+    @torch.inference_mode()
+    def see(self, images_BHW3: Tensor) -> Tensor:
+        """Visual features v_BD of photos: what is worth doing once when several questions follow."""
+        return self.model.visual(images_BHW3.to(self.device, non_blocking=True))
+
+    @torch.inference_mode()
+    def judge(self, v_BD: Tensor | None, words_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """:meth:`logits` from visual features."""
+        words_BT = words_BT.to(self.device, non_blocking=True) if words_BT is not None else None
+        z_BC, a_BS = self.model.answer(v_BD, words_BT)
+        temperature = self.info.temperature
+        if a_BS is None or words_BT is None:
+            return z_BC / temperature["image"], a_BS
+        if v_BD is None:
+            return z_BC / temperature["text"], a_BS
+        has_words_B1 = (words_BT > 0).any(1, keepdim=True)
+        return torch.where(has_words_B1, z_BC / temperature["image_text"], z_BC / temperature["image"]), a_BS
 
     def answer(self, items: Sequence[Item], k: int = 5) -> list[Answer]:
         """Answer a batch; items with and without photos may be mixed. At most C classes are ranked."""
@@ -237,7 +249,12 @@ class Bundle:
 
 
 def write(
-    uri: str, name: str, model: SICoT, prepared: PreparedSet, temperature: float, training: dict[str, Any]
+    uri: str,
+    name: str,
+    model: SICoT,
+    prepared: PreparedSet,
+    temperature: dict[str, float],
+    training: dict[str, Any],
 ) -> Info:
     """Write the bundle of a trained model to ``uri`` (path or URI): aside first, then as a whole."""
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -73,8 +73,11 @@ def head() -> Iterator[dict[str, str]]:
                 time.sleep(0.2)
             yield environment
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            mine = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            process.terminate()
+            for left in psutil.wait_procs(mine, timeout=10)[1]:
+                left.kill()
+            process.wait()
 
 
 def submit(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:

@@ -39,15 +39,20 @@ def model(kind: str = "bilinear", null_word: bool = True, fusion: str = "sum", *
 
 
 def photos(rows: int) -> Tensor:
+    """uint8 photos, the same for the same number."""
     return torch.randint(0, 256, (rows, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def answer(recognizer: SICoT, images_BHW3: Tensor | None, words_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    return recognizer.answer(None if images_BHW3 is None else recognizer.visual(images_BHW3), words_BT)
 
 
 @pytest.mark.parametrize(("kind", "null_word", "fusion"), SWITCHES)
 def test_a_product_without_words_gets_exactly_its_photos_answer(kind: str, null_word: bool, fusion: str) -> None:
     recognizer, images_BHW3 = model(kind, null_word, fusion), photos(3)
     words_BT = torch.tensor([[3, 4, 0], [0, 0, 0], [0, 0, 0]])
-    mixed_BC, a_BS = recognizer.answer(images_BHW3, words_BT)
-    photo_BC, _ = recognizer.answer(images_BHW3, None)
+    mixed_BC, a_BS = answer(recognizer, images_BHW3, words_BT)
+    photo_BC, _ = answer(recognizer, images_BHW3, None)
     assert torch.equal(mixed_BC[1:], photo_BC[1:])
     assert not torch.allclose(mixed_BC[0], photo_BC[0])
     assert a_BS is not None
@@ -64,8 +69,8 @@ def test_order_of_words_and_padding_change_nothing(
     words = data.draw(st.lists(st.integers(1, WORDS), min_size=1, max_size=6, unique=True))
     shuffled = data.draw(st.permutations(words))
     padding = data.draw(st.integers(0, 5))
-    z_BC, a_BS = recognizer.answer(images_BHW3, torch.tensor([words]))
-    other_BC, other_BS = recognizer.answer(images_BHW3, torch.tensor([shuffled + [0] * padding]))
+    z_BC, a_BS = answer(recognizer, images_BHW3, torch.tensor([words]))
+    other_BC, other_BS = answer(recognizer, images_BHW3, torch.tensor([shuffled + [0] * padding]))
     torch.testing.assert_close(z_BC, other_BC)
     assert a_BS is not None
     assert other_BS is not None
@@ -77,16 +82,16 @@ def test_order_of_words_and_padding_change_nothing(
 
 def test_under_sum_fusion_the_answers_of_photo_and_words_add_up() -> None:
     recognizer, words_BT = model("linear"), torch.tensor([[1, 2, 3], [4, 0, 0]])
-    mixed_BC, _ = recognizer.answer(photos(2), words_BT)
-    photo_BC, _ = recognizer.answer(photos(2), None)
-    text_BC, _ = recognizer.answer(None, words_BT)
+    mixed_BC, _ = answer(recognizer, photos(2), words_BT)
+    photo_BC, _ = answer(recognizer, photos(2), None)
+    text_BC, _ = answer(recognizer, None, words_BT)
     torch.testing.assert_close(mixed_BC, photo_BC + text_BC)
 
 
 def test_bilinear_attention_depends_on_the_photo_and_linear_does_not() -> None:
     words_BT = torch.tensor([[1, 2, 3], [1, 2, 3]])
     for kind, differs in (("bilinear", True), ("linear", False)):
-        _, a_BS = model(kind).answer(photos(2), words_BT)
+        _, a_BS = answer(model(kind), photos(2), words_BT)
         assert a_BS is not None
         assert torch.allclose(a_BS[0], a_BS[1]) != differs
 
@@ -121,11 +126,11 @@ def test_a_batch_without_any_words_still_trains() -> None:
 def test_the_visual_only_baseline_never_looks_at_words() -> None:
     recognizer = model(loss=config.Loss(mixed=0, text=0))
     assert not any(name.startswith("semantic") for name, _ in recognizer.named_parameters())
-    with_words_BC, a_BS = recognizer.answer(photos(2), torch.tensor([[1, 2], [3, 0]]))
-    assert torch.equal(with_words_BC, recognizer.answer(photos(2), None)[0])
+    with_words_BC, a_BS = answer(recognizer, photos(2), torch.tensor([[1, 2], [3, 0]]))
+    assert torch.equal(with_words_BC, answer(recognizer, photos(2), None)[0])
     assert a_BS is None
     with pytest.raises(ValueError, match="visual only"):
-        recognizer.answer(None, torch.tensor([[1]]))
+        answer(recognizer, None, torch.tensor([[1]]))
 
 
 def test_a_frozen_trunk_keeps_weights_and_statistics() -> None:

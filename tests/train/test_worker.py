@@ -34,7 +34,7 @@ def test_training_learns_photos_and_words_help(data: PreparedSet, tmp_path: Path
     assert scores["image_text/top1"] > scores["image/top1"]
     assert reports[-2]["loss/loss"] < reports[0]["loss/loss"] / 2
     assert reports[-1]["final"]
-    assert 0.1 <= reports[-1]["temperature"] <= 10
+    assert all(0.1 <= reports[-1]["temperature"][regime] <= 10 for regime in ("image", "image_text", "text"))
     assert {"images_per_s", "data_wait", "learning_rate", "val/macro"} <= set(reports[0])
 
 
@@ -127,3 +127,12 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, data: PreparedS
     with pytest.raises(UserError, match="not a state dict"):
         weights._read("resnet18", str(tmp_path / "harm.pt"))
     assert not (tmp_path / "harm").exists()
+
+
+def test_the_best_temperature_softens_sure_mistakes_and_sharpens_shy_truths() -> None:
+    torch.manual_seed(0)
+    labels_N = torch.randint(0, 5, (500,))
+    z_NC = torch.randn(500, 5) + 2 * torch.nn.functional.one_hot(labels_N, 5)  # drawn so that 1 fits about
+    fitted = worker.best_temperature(z_NC, labels_N)
+    assert worker.best_temperature(4 * z_NC, labels_N) == pytest.approx(4 * fitted, rel=0.07)
+    assert worker.best_temperature(z_NC / 4, labels_N) == pytest.approx(fitted / 4, rel=0.07)

@@ -107,21 +107,15 @@ def logits(
 
     What :meth:`Bundle.logits` says, but a photo goes through the trunk once for all regimes.
     """
-    model = bundle.model
     items = {place: row for place, row in enumerate(rows) if isinstance(row, Item)}
     photos = {place: item.image_HW3 for place, item in items.items() if item.image_HW3 is not None}
     if photos:
-        images_BHW3 = torch.from_numpy(np.stack(list(photos.values()))).to(bundle.device)
-        v_BD = model.visual(images_BHW3)
-        z_v_BC = model.classifier(v_BD) / bundle.info.temperature
+        v_BD = bundle.see(torch.from_numpy(np.stack(list(photos.values()))))
         if "image" in regimes:
-            yield "image", list(photos), z_v_BC
+            yield "image", list(photos), bundle.judge(v_BD, None)[0]
         if "image_text" in regimes:
-            words_BT = bundle.pad([items[place].words for place in photos]).to(bundle.device)
-            has_words_B1 = (words_BT > 0).any(1, keepdim=True)
-            t_BD, _ = model.semantic(words_BT, v_BD)
-            z_m_BC = model.classifier(model.fusion(v_BD, t_BD, has_words_B1)) / bundle.info.temperature
-            yield "image_text", list(photos), torch.where(has_words_B1, z_m_BC, z_v_BC)
+            words_BT = bundle.pad([items[place].words for place in photos])
+            yield "image_text", list(photos), bundle.judge(v_BD, words_BT)[0]
     worded = [place for place, item in items.items() if any(item.words)]
     if worded and "text" in regimes:
         yield "text", worded, bundle.logits(None, bundle.pad([items[place].words for place in worded]))[0]

@@ -167,7 +167,9 @@ def model_card(report: dict[str, Any]) -> str:
         f"{training.get('seconds', '?')} s, learning rate {settings.get('learning_rate', '?')}, "
         f"seed {settings.get('seed', '?')}",
         f"loss weights {', '.join(f'{name} {weight:g}' for name, weight in network['loss'].items())}",
-        f"logits divided by {model['temperature']:.3g}, fitted on validation",
+        "logits divided by "
+        + ", ".join(f"{model['temperature'][regime]:.3g} ({NAMES[regime]})" for regime in NAMES)
+        + ", fitted on validation",
     ]
     parts = [
         f"# Model card: {model['name']}",

@@ -72,16 +72,19 @@ class SICoT(nn.Module):
     def _cross_entropy(self, z_BC: Tensor, labels_B: Tensor) -> Tensor:
         return losses.adjusted_cross_entropy(z_BC, labels_B, self.log_prior_C, self.config.loss.tau)
 
-    def answer(self, images_BHW3: Tensor | None, words_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def answer(self, v_BD: Tensor | None, words_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Logits z_BC for photos (z_v), photos with words (z_m) or words (z_t), and the attention a_BS.
 
         A product without words gets exactly its photo's answer. A visual-only model does not look at words;
         the attention is None where no words were looked at.
 
+        Args:
+            v_BD: photos as :attr:`visual` sees them; None where there are none.
+            words_BT: word ids, 0 = no word; None to ask by photo alone.
+
         Raises:
             ValueError: neither photos nor words, or words alone for a visual-only model.
         """
-        v_BD = self.visual(images_BHW3) if images_BHW3 is not None else None
         if v_BD is not None and (words_BT is None or not self.config.uses_words):
             return self.classifier(v_BD), None
         if words_BT is None or not self.config.uses_words:

@@ -1,0 +1,102 @@
+"""Jobs sent to a head node that somebody has started, as a user of a cluster sends them."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+RAY = str(BIN / "ray")
+
+# Where the code of a job comes from, in its driver and in a worker.
+WHENCE = """
+import json, ray, sicot, sys
+ray.init()
+worker = ray.remote(lambda: __import__("sicot").__file__)
+json.dump([sicot.__file__, ray.get(worker.remote())], open(sys.argv[1], "w"))
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
+
+
+def answers(url: str) -> bool:
+    try:
+        with urlopen(f"{url}/api/version", timeout=5):
+            return True
+    except HTTPError:
+        return True  # 401: it is up and wants the token, which `ray job submit` sends
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[dict[str, str]]:
+    """Environment of a shell that submits to a head node of its own, apart from every other Ray on the machine."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # short: it holds sockets
+        gcs, dashboard, agent, client = free_ports(4)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        environment |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        environment["PATH"] = f"{BIN}{os.pathsep}{environment['PATH']}"  # a job's `python` is the head node's
+        command = [RAY, "start", "--head", "--block", "--num-cpus=4", "--node-ip-address=127.0.0.1"]
+        command += [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+        command += [f"--ray-client-server-port={client}", f"--temp-dir={folder}"]
+        command += [f"--object-store-memory={300 * 2**20}"]
+        log = Path(folder) / "start.log"
+        with log.open("w") as out:
+            process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+        try:
+            deadline = time.monotonic() + 60
+            while not answers(environment["RAY_API_SERVER_ADDRESS"]):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            yield environment
+        finally:
+            mine = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            process.terminate()
+            print(time.time(), [(p.pid,p.ppid(),os.getpgid(p.pid)==process.pid,p.name(),p.cmdline()[:2]) for p in mine])
+            gone,al=psutil.wait_procs(mine,timeout=10); print(time.time(),"ALIVE", [(p.pid,p.cmdline()[:3]) for p in al])
+            for left in psutil.wait_procs(mine, timeout=10)[1]:
+                left.kill()
+            process.wait()
+
+
+def submit(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    """The command that runtime_env.yaml and the README name."""
+    line = [RAY, "job", "submit", "--working-dir", ".", "--runtime-env", "runtime_env.yaml", "--", *command]
+    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_job_runs_the_code_that_was_submitted_on_driver_and_workers(head: dict[str, str], tmp_path: Path) -> None:
+    done = submit(head, "python", "-c", WHENCE, str(tmp_path / "out.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = [Path(each) for each in json.loads((tmp_path / "out.json").read_text())]
+    assert all(each.is_relative_to(head["RAY_TMPDIR"]) for each in files), files
+
+
+def test_prepare_runs_as_a_submitted_job(head: dict[str, str], tmp_path: Path) -> None:
+    few = ["--catalogue.synthetic.rows", "120", "--catalogue.synthetic.classes", "6"]
+    done = submit(head, "python", "-m", "jobs.prepare", "--preset", "demo", *few, "--storage", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "demo" / "prepared" / "manifest.json").read_text())["classes"] == 6
