@@ -1,0 +1,150 @@
+"""The README's commands, run as they stand there, in their order, in a copy of the project. `make test` itself apart.
+
+Where the README speaks of the reader's own data and GPU, the data is made here and the settings are made small.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from sicot.catalogue import synthetic
+from sicot.config import Synthetic
+from tests.jobs.test_submit import head  # noqa: F401  a fixture
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"(?:<!-- run: (.*?) -->\n)?```bash\n(.*?)```", README, re.DOTALL)
+SMALL = (
+    " --model.visual.trunk squeezenet1_1 --model.visual.weights none --prepare.images.size 32 --train.epochs 1"
+    " --train.batch_size 16 --train.loader_processes 0 --prepare.word2vec.dimension 8 --model.dimension 16"
+)
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's files in a folder of their own, beside this environment."""
+    place = tmp_path_factory.mktemp("readme")
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    for name in filter(None, files):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, place / name)  # times too: make goes by them
+    (place / ".venv").symlink_to(Path(sys.prefix))
+    catalogue = Synthetic(rows=160, classes=5, imbalance=4, image_size=32)
+    pq.write_table(synthetic.rows(catalogue, np.arange(160)).drop_columns(["split"]), place / "my.parquet")
+    photo = synthetic.rows(catalogue, [0])["image"][0].as_py()
+    (place / "photo.jpg").write_bytes(photo)
+    return place
+
+
+def run(command: str, folder: Path, environment: dict[str, str] | None = None) -> str:
+    """Run as a reader would, with the environment's programs on the path; gives what was printed."""
+    environment = {**(environment or os.environ), "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command], cwd=folder, env=environment, text=True, capture_output=True
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def commands(prefix: str, note: str = "") -> list[str]:
+    """The README's commands that start so, each on one line."""
+    lines = [line for said, block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if said == note]
+    return [line.strip() for line in lines if line.strip().startswith(prefix)]
+
+
+@pytest.fixture(scope="module")
+def demo(copy: Path) -> Path:
+    """A copy in which `make demo` has run; its last screen is printed."""
+    (command,) = commands("make demo")
+    begun = time.monotonic()
+    screen = run(command, copy)
+    print(screen[screen.index("━━ demo") :], f"make demo took {time.monotonic() - begun:.0f} s", sep="\n")
+    return copy
+
+
+def test_every_command_of_the_readme_is_run_here() -> None:
+    known = ("make demo", "make test", "python -m", "curl", "ray job submit")
+    lines = [line for _, block in BLOCKS for line in block.splitlines() if line.strip()]
+    assert len(lines) > 8
+    assert [line for line in lines if not line.startswith(known)] == []
+
+
+def test_the_demo_ends_with_a_result_and_words_help_on_the_tail(demo: Path) -> None:
+    summary = json.loads((demo / "runs/demo/summary.json").read_text())
+    assert summary["rows"] == 2400
+    assert summary["served"]["agree"] == 1.0
+    assert summary["test"]["image"]["top1"] > 0.4
+    assert summary["test"]["image_text"]["tail"] > summary["baseline"]["image"]["tail"]
+    assert summary["sicot_minus_visual"]["image_text_tail"]["seeds"] == 3
+    assert summary["seconds"]["total"] < 360 * (2 if os.environ.get("CI") else 1)  # a busy machine is given twice
+
+
+def test_one_job_at_a_time(demo: Path) -> None:
+    for command in commands("python -m jobs."):
+        if "jobs.serve" not in command:
+            run(command, demo)
+    assert list((demo / "runs/demo/labels/predictions").glob("*.parquet"))
+
+
+def test_your_own_data(copy: Path) -> None:
+    (command,) = commands("python -m jobs.pipeline", "my.parquet")
+    run(command + SMALL, copy)
+    assert json.loads((copy / "runs/mine/summary.json").read_text())["rows"] == 160
+
+
+def test_the_search_beats_nothing_but_ends_with_a_config(demo: Path) -> None:
+    (command,) = commands("python -m tuning.search")
+    begun = time.monotonic()
+    print(run(command, demo))
+    print(f"the search took {time.monotonic() - begun:.0f} s")
+    assert (demo / "runs/demo/best.yaml").exists()
+
+
+@pytest.fixture
+def served(demo: Path) -> Iterator[Path]:
+    """The README's endpoint, up."""
+    (command,) = commands("python -m jobs.serve")
+    with (demo / "serve.log").open("w") as log:
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {sys.executable} {command.removeprefix('python')}"], cwd=demo, stdout=log, stderr=log
+        )
+    try:
+        for _ in range(120):
+            time.sleep(0.5)
+            try:
+                if httpx.get("http://127.0.0.1:8000/readyz").status_code == 200:
+                    break
+            except httpx.HTTPError:
+                assert process.poll() is None, (demo / "serve.log").read_text()
+        yield demo
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def test_the_endpoint_answers_the_readmes_questions(served: Path) -> None:
+    for command in commands("curl", "against jobs.serve"):
+        answer = json.loads(run(command.replace("curl ", "curl -sS "), served))
+        assert answer["ranked"][0]["probability"] > 0
+
+
+def test_a_job_is_submitted(copy: Path, head: dict[str, str]) -> None:  # noqa: F811
+    (command,) = commands("ray job submit")
+    assert "succeeded" in run(command, copy, head)
