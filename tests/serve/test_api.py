@@ -21,7 +21,8 @@ PAGE = Path(__file__).parents[2] / "serve_apps" / "page"
 LIMITS = config.Serve(max_batch=1, max_queue=1, max_bytes=20_000, max_k=7)
 INFO = bundle.Info(
     name="m", digest="d" * 64, created="2025-01-01", model=config.Model(), images=config.Images(), text=config.Text(),
-    classes=3, vocabulary=2, word_dimension=4, temperature={"image": 1.0, "image_text": 1.0, "text": 1.0}, data_digest="d", training={}, metrics={}, files={},
+    classes=3, vocabulary=2, word_dimension=4, temperature=dict.fromkeys(("image", "image_text", "text"), 1.0),
+    data_digest="d", training={}, metrics={}, files={},
 )  # fmt: skip
 ANSWER = bundle.Answer([bundle.Ranked("包", 1.0000001)], [bundle.Word("red", 0.25, True)], 0.75)
 JPEG = {"content-type": "image/jpeg"}

@@ -119,6 +119,22 @@ def test_a_search_that_was_killed_goes_on_with_the_trial_it_was_at(settings: Exp
     assert done.trials[2].point not in (first["point"], second["point"])
 
 
+def test_a_failed_first_trial_is_told_in_a_line_and_run_again_by_the_next_start(
+    settings: Experiment, ray_cluster: None
+) -> None:
+    one = settings.tune.model_copy(update={"trials": 1, "epochs": 1})
+    failing = settings.model_copy(update={"name": "failing", "tune": one})
+    data = prepared_set(Path(failing.folder) / "prepared", rows_per_class=6)
+    rows = Path(data.uris("train")[0])
+    hidden = rows.rename(rows.with_suffix(".hidden"))
+    with pytest.raises(UserError, match=r"trial 1, the experiment as it stands, failed: .*00000\.parquet"):
+        tuner.search(failing, SPACE)
+    mine = [run for run in runs(settings) if run.data.tags["sicot.name"].startswith("failing")]
+    assert [run.info.status for run in mine] == ["FAILED", "FAILED"]
+    hidden.rename(rows)
+    assert [trial.state for trial in tuner.search(failing, SPACE).trials] == ["finished"]
+
+
 def test_other_settings_are_not_mixed_into_a_search(settings: Experiment, book: Book) -> None:
     other = settings.model_copy(update={"train": settings.train.model_copy(update={"learning_rate": 0.5})})
     with pytest.raises(UserError, match=r"other settings.*--fresh"):

@@ -40,15 +40,11 @@ def build_trunk(name: str, size: int) -> tuple[nn.Module, int]:
     model = torchvision.models.get_model(name, weights=None, **sized)
     # the classifier's last layer: linear everywhere but in SqueezeNet, which ends in a 1 x 1 convolution
     path, last = [(p, m) for p, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
-    if name.startswith("squeezenet"):
-        features = last.weight.shape[1]
-    elif isinstance(last, nn.Linear):
-        features = last.weight.shape[1]
-    else:
+    if not isinstance(last, nn.Linear) and not name.startswith("squeezenet"):
         raise ValueError(f"model.visual.trunk: {name} does not end in a linear layer")
     parent, _, attribute = path.rpartition(".")
     setattr(model.get_submodule(parent), attribute, nn.Identity())
-    return model, int(features)
+    return model, int(last.weight.shape[1])
 
 
 class Visual(nn.Module):

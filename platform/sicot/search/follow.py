@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -94,7 +95,7 @@ class Follow(Callback):
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Close a trial that failed."""
         it, _, stack = self.open.pop(trial.trial_id)
-        text = str(trial.get_error() or "its process ended").strip()
+        text = Path(trial.error_file).read_text().strip()  # Tune's copy in the storage may come later
         self.book.end(it, "failed", text.splitlines()[-1][:300])
         error = RuntimeError(it.reason)
         stack.__exit__(RuntimeError, error, None)

@@ -174,7 +174,7 @@ def _optuna(trials: int, seed: int, book: Book, ranges: dict[str, BaseDistributi
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     begin = [each.point for each in book.left]
     sampler = TPESampler(
-        seed=seed + len(book.ended),  # the same seed again would propose the same trials again
+        seed=seed + len(book.trials),  # the same seed again would propose the same trials again
         n_startup_trials=min(FIRST_AT_RANDOM, max(3, trials // 3)),
     )
     proposing = OptunaSearch(ranges, metric="objective", mode="max", points_to_evaluate=begin, sampler=sampler)

@@ -11,7 +11,7 @@ from scipy import stats
 from sicot import config, storage
 from sicot.config import Experiment
 from sicot.prepare.prepared import PreparedSet
-from sicot.train import worker
+from sicot.train import progress, worker
 
 
 def visual_only(experiment: Experiment) -> Experiment:
@@ -41,8 +41,9 @@ def further_seeds(experiment: Experiment, prepared: PreparedSet, seeds: list[int
     jobs = {}
     for seed in seeds:
         for arm, settings in (("sicot", experiment), ("visual", visual_only(experiment))):
-            if f"{arm}/{seed}" not in kept:
-                jobs[trial.remote(with_seed(settings, seed).model_dump(mode="json"), prepared.root)] = f"{arm}/{seed}"
+            name = f"{arm}/{seed}"
+            if name not in kept:
+                jobs[trial.remote(name, with_seed(settings, seed).model_dump(mode="json"), prepared.root)] = name
     waiting = list(jobs)
     while waiting:
         done, waiting = ray.wait(waiting)
@@ -57,10 +58,11 @@ def further_seeds(experiment: Experiment, prepared: PreparedSet, seeds: list[int
 
 
 @ray.remote(num_cpus=1, max_retries=2)
-def trial(settings: dict[str, Any], prepared: str) -> dict[str, float]:
+def trial(name: str, settings: dict[str, Any], prepared: str) -> dict[str, float]:
     """Train in this process, and measure on the test split."""
     experiment, data = Experiment(**settings), PreparedSet.open(prepared)
-    model = worker.fit(experiment, data, lambda metrics, save: None)
+    said = progress.lines(f"{name}: ", experiment.train.epochs, 10)
+    model = worker.fit(experiment, data, lambda metrics, save: None, progress=said)
     return worker.validate(model, data, experiment.evaluate.batch_size, split="test")
 
 

@@ -27,7 +27,7 @@ from sicot.config import Experiment
 from sicot.errors import UserError
 from sicot.prepare.prepared import PreparedSet
 from sicot.track import Run
-from sicot.train import worker
+from sicot.train import progress, worker
 
 
 def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: str) -> str:
@@ -98,7 +98,7 @@ def train_function(payload: dict[str, Any]) -> None:
             ray.train.report(metrics)
             return
         if "val/macro" in metrics:
-            print(epoch_line(metrics, experiment.train.epochs), flush=True)
+            print(progress.epoch_line(metrics, experiment.train.epochs), flush=True)
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder))
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
@@ -113,18 +113,8 @@ def train_function(payload: dict[str, Any]) -> None:
             world=world if dist.is_initialized() else 1,
             device=device,
             checkpoint=Path(folder) if checkpoint else None,
+            progress=progress.lines("", experiment.train.epochs) if rank == 0 else worker.silent,
         )
-
-
-def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
-    """One line on an epoch: loss, validation, speed, time left."""
-    left = metrics["seconds"] / metrics["epoch"] * (epochs - metrics["epoch"])
-    words = f", with words {metrics['val/image_text/top1']:.1%}" if "val/image_text/top1" in metrics else ""
-    return (
-        f"epoch {metrics['epoch']}/{epochs}  loss {metrics['loss/loss']:.3f}  "
-        f"validation: photo {metrics['val/image/top1']:.1%}{words}  "
-        f"{metrics['images_per_s']:.0f} images/s  {int(left // 60)}:{int(left % 60):02d} left"
-    )
 
 
 class LogToRun(UserCallback):

@@ -30,6 +30,9 @@ Save = Callable[[Path], None]
 Report = Callable[[dict[str, Any], Save], None]
 """Called equally often on every rank: metrics, and a function that writes a checkpoint into a folder."""
 
+Progress = Callable[[int, int, int], None]
+"""Called after each step: epoch, steps done in it, steps in all."""
+
 CALIBRATION_ROWS = 4096
 
 
@@ -44,6 +47,10 @@ class Position:
     best: float = -1.0
     best_epoch: int = -1
     best_state: dict[str, Tensor] = field(default_factory=dict)
+
+
+def silent(epoch: int, step: int, steps: int) -> None:
+    """Progress for nobody."""
 
 
 def build(config: Experiment, prepared: PreparedSet) -> SICoT:
@@ -72,6 +79,7 @@ def fit(
     world: int = 1,
     device: torch.device | None = None,
     checkpoint: Path | None = None,
+    progress: Progress = silent,
 ) -> SICoT:
     """Train, and return the model to keep: the best on validation if ``train.patience`` is set, else the last.
 
@@ -82,6 +90,7 @@ def fit(
         rank, world: this process among all; above one, a process group must be up.
         device: default CPU.
         checkpoint: folder of a checkpoint to continue from.
+        progress: told of every step.
     """
     device = device or torch.device("cpu")
     train = config.train
@@ -101,7 +110,8 @@ def fit(
         if train.patience and epoch - 1 - at.best_epoch >= train.patience:
             break
         batches.epoch, batches.skip = epoch, at.step
-        losses = train_epoch(train, learner, batches, loader, at, lambda metrics: report(metrics, save))
+        losses = train_epoch(train, learner, batches, loader, at, lambda metrics: report(metrics, save), progress)
+        _same_buffers(learner.kept, world)
         scores = validate(learner.kept, prepared, config.evaluate.batch_size, rank, world)
         if train.patience and scores["macro"] > at.best:
             at.best, at.best_epoch = scores["macro"], epoch
@@ -140,6 +150,7 @@ def train_epoch(
     loader: Iterable[Batch],
     at: Position,
     checkpoint: Callable[[dict[str, Any]], None],
+    progress: Progress,
 ) -> dict[str, float]:
     """Train from ``at`` to the end of its epoch, and move ``at`` to the next.
 
@@ -155,6 +166,7 @@ def train_epoch(
         for name, part in learner.step(batch).items():
             sums[name] = sums[name] + part if name in sums else part
         at.step += 1
+        progress(at.epoch, at.step, len(batches))
         if config.checkpoint_steps and at.step % config.checkpoint_steps == 0 and at.step < len(batches):
             checkpoint({"epoch": at.epoch, "step": at.step})
             _seed(config.seed, at.epoch, at.step, batches.rank)  # a resumed run draws the same numbers
@@ -240,6 +252,13 @@ def best_temperature(z_NC: Tensor, labels_N: Tensor) -> float:
 def _seed(seed: int, epoch: int, step: int, rank: int) -> None:
     """Seed augmentation and dropout from the place in training, so that no random state has to be kept."""
     torch.manual_seed(hash((seed, epoch, step, rank)) % 2**63)
+
+
+def _same_buffers(model: SICoT, world: int) -> None:
+    """Give every rank rank 0's batch statistics, so that all of them measure the model that is saved."""
+    if world > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def _sum_over_ranks(value: Tensor, device: torch.device, world: int) -> Tensor:
