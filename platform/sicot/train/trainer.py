@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from ray.train import Checkpoint
 from ray.train.torch import get_device
+from ray.train.v2._internal.execution import context as reporting
 from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -84,8 +85,8 @@ def fingerprint(experiment: Experiment, prepared: PreparedSet) -> str:
 
 def train_function(payload: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
-    # the log level of RunConfig does not reach this process's own lines, one long one for each report
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    # RunConfig's log level does not reach this logger, which writes a long line for each report
+    reporting.logger.setLevel(logging.WARNING)
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = get_device()
