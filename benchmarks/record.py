@@ -50,7 +50,7 @@ def cores() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, GPU if PyTorch is in use and sees one, Python."""
+    """Processor, cores, memory, GPU if PyTorch is in use and sees one, load, Python."""
     about: dict[str, Any] = {"cpu": _processor(), "cores": cores()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         about["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
@@ -59,6 +59,8 @@ def machine() -> dict[str, Any]:
         about["torch"] = torch.__version__
         if torch.cuda.is_available():
             about["gpu"] = torch.cuda.get_device_name()
+    if hasattr(os, "getloadavg"):
+        about["load"] = round(os.getloadavg()[0], 1)  # of the last minute, the benchmark's own included
     return {**about, "python": platform.python_version()}
 
 

@@ -5,16 +5,15 @@ Your own data: `python -m jobs.prepare --catalogue.path products.parquet --name 
 
 from __future__ import annotations
 
-from sicot import cluster, config
+from sicot import cluster, config, pipeline
 from sicot.errors import door
-from sicot.prepare.pipeline import prepare
 
 
 def main() -> None:
     """Prepare what the command line says; a second run continues the first."""
     experiment = config.load(config.Experiment, program="python -m jobs.prepare")
     with cluster.session():
-        prepare(experiment)
+        pipeline.prepare(experiment)
 
 
 if __name__ == "__main__":

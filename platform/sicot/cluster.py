@@ -45,11 +45,15 @@ def dashboard_url() -> str:
 
 
 def require(cpus: float, gpus: float, what: str) -> None:
-    """Refuse work that could only wait for ever: :class:`UserError` if the whole cluster is too small."""
+    """See to it that the work does not silently wait for ever.
+
+    :class:`UserError` if a local cluster is too small; one that was joined may grow, so there it is only said.
+    """
     have = ray.cluster_resources()
     for kind, need in (("CPU", cpus), ("GPU", gpus)):
-        if need > have.get(kind, 0):
-            raise UserError(
-                f"{what} needs {need:g} {kind}s, the cluster has {have.get(kind, 0):g}: "
-                "use fewer workers or a larger cluster"
-            )
+        if need <= have.get(kind, 0):
+            continue
+        short = f"{what} needs {need:g} {kind}s, the cluster has {have.get(kind, 0):g}"
+        if "RAY_ADDRESS" not in os.environ:
+            raise UserError(f"{short}: use fewer workers or a larger cluster")
+        print(f"{short}: waiting for it to grow", flush=True)

@@ -535,7 +535,9 @@ def load(job: type[JobType], argv: list[str] | None = None, program: str | None 
         values = read_yaml(PRESETS / f"{layers.preset}.yaml")
     elif layers.config:
         values = read_yaml(layers.config)
-    values = {key: value for key, value in values.items() if job is Experiment or _has(job, key, value)}
+    values = {
+        key: value for key, value in values.items() if key not in Experiment.model_fields or _has(job, key, value)
+    }
     try:
         return job(_cli_parse_args=rest, _cli_prog_name=program, **values)  # type: ignore[call-arg]
     except ValidationError as error:
@@ -546,6 +548,8 @@ def load(job: type[JobType], argv: list[str] | None = None, program: str | None 
 
 def _has(job: type[Job], key: str, value: Any) -> bool:
     """Whether a job takes this part of an experiment's file: `model` is a section there, but a URI in some jobs."""
+    if job is Experiment:
+        return True
     field = job.model_fields.get(key)
     return field is not None and isinstance(value, dict) == isinstance(field.default, BaseModel)
 

@@ -31,11 +31,13 @@ def door(main: Callable[[], None]) -> None:
 
 
 def _line(error: BaseException | None) -> str | None:
-    """The line for the user, found anywhere in the chain of causes; None if this is a bug of ours."""
-    while error is not None:
-        if isinstance(error, UserError):
-            return str(error)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return f"the disk is full ({error.filename or error}): free some space and run the same command again"
-        error = error.__cause__ or error.__context__ or getattr(error, "cause", None)
-    return None
+    """The line for the user, found anywhere among the causes; None if this is a bug of ours."""
+    if error is None:
+        return None
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename or error}): free some space and run the same command again"
+    # Ray keeps the error of a task in `cause`
+    causes = (error.__cause__, getattr(error, "cause", None), error.__context__)
+    return next((line for cause in causes if isinstance(cause, BaseException) and (line := _line(cause))), None)

@@ -10,7 +10,7 @@ from typing import Any
 from sicot import bundle, probe, registry, screen, storage, track
 from sicot.config import Experiment, Serve
 from sicot.evaluate import run as evaluation
-from sicot.prepare.pipeline import prepare
+from sicot.prepare import pipeline as preparing
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import compare, trainer
 
@@ -21,6 +21,20 @@ Start = Callable[[Serve, str], str]
 def places(experiment: Experiment) -> int:
     """Logical CPUs a local cluster needs for this experiment: the workers, replicas, and some for Ray Data."""
     return max(experiment.train.workers, experiment.serve.replicas) + 2
+
+
+def prepare(experiment: Experiment) -> PreparedSet:
+    """Prepare the catalogue into ``<folder>/prepared`` as a tracked run."""
+    with track.run(experiment, "prepare", experiment.name, resume=True) as run:
+        return _prepare(experiment, run)
+
+
+def _prepare(experiment: Experiment, run: track.Run) -> PreparedSet:
+    prepared = preparing.prepare(experiment)
+    manifest = prepared.manifest
+    run.tags({"sicot.data": manifest.digest})
+    run.metrics({"rows": manifest.rows, "quarantined": manifest.quarantined, "classes": manifest.classes})
+    return prepared
 
 
 def train(experiment: Experiment) -> str:
@@ -72,17 +86,16 @@ def run(experiment: Experiment, start: Start, stop: Callable[[], None], dashboar
         storage.write_bytes(f"{experiment.folder}/config.yaml", experiment.dump())
         tracked.dict(experiment.model_dump(mode="json"), "config.yaml")
         with step("prepare"):
-            prepared = prepare(experiment)
-            tracked.tags({"sicot.data": prepared.manifest.digest})
+            prepared = _prepare(experiment, tracked)
         with step("train"):
             place = trainer.fit(experiment, prepared, tracked, experiment.folder)
         with step("baseline"):
-            baseline, further = _baseline(experiment, prepared)
+            baseline, further = _baseline(experiment, prepared, tracked)
         with step("evaluate"):
             test = _test(experiment, prepared, place, f"{experiment.folder}/report", tracked)
             visual = _test(experiment, prepared, baseline, f"{experiment.folder}/visual/report")
             differences = tail_differences(test, visual, further)
-            other = _other_title(experiment)
+            other = _other_title(experiment, tracked)
         with step("register"):
             folder = registry.fetch(place, experiment.tracking_uri)
             version = registry.register(tracked, folder, experiment.registry.name)
@@ -130,10 +143,11 @@ def tail_differences(
     }
 
 
-def _baseline(experiment: Experiment, prepared: PreparedSet) -> tuple[str, list[dict[str, Any]]]:
+def _baseline(experiment: Experiment, prepared: PreparedSet, parent: track.Run) -> tuple[str, list[dict[str, Any]]]:
     """The visual-only model of the same budget, and the comparison over further seeds."""
-    folder = f"{experiment.folder}/visual"
-    place = trainer.fit(compare.visual_only(experiment), prepared, None, folder)
+    visual = compare.visual_only(experiment)
+    with track.run(visual, "baseline", f"{experiment.name}, visual only", parent=parent) as run:
+        place = trainer.fit(visual, prepared, run, f"{experiment.folder}/visual")
     seeds = [experiment.train.seed + n for n in range(1, experiment.evaluate.seeds + 1)]
     return place, compare.further_seeds(experiment, prepared, seeds, f"{experiment.folder}/comparison.json")
 
@@ -148,7 +162,7 @@ def _test(
     return metrics
 
 
-def _other_title(experiment: Experiment) -> dict[str, Any]:
+def _other_title(experiment: Experiment, parent: track.Run) -> dict[str, Any]:
     """The same experiment on another title column, as ``image_<column>``; {} if none is asked for."""
     column = experiment.evaluate.other_title
     if not column:
@@ -162,9 +176,10 @@ def _other_title(experiment: Experiment) -> dict[str, Any]:
             "catalogue": experiment.catalogue.model_copy(update={"columns": columns}),
         }
     )
-    prepared = prepare(other)
-    place = trainer.fit(other, prepared, None, other.folder)
-    metrics = _test(other, prepared, place, f"{other.folder}/report")
+    with track.run(other, "other title", f"{experiment.name}, {column}", parent=parent) as run:
+        prepared = _prepare(other, run)
+        place = trainer.fit(other, prepared, run, other.folder)
+        metrics = _test(other, prepared, place, f"{other.folder}/report", run)
     return {f"image_{column}": metrics["image_text"], f"{column}_image": metrics["image"]}
 
 

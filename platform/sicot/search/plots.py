@@ -59,7 +59,8 @@ def settings(trials: list[Trial], ranges: dict[str, BaseDistribution]) -> Figure
     for x, each in enumerate(ranges.values()):
         axes.axvline(x, color="#ccc", linewidth=0.8, zorder=0)
         for height, text in _marks(each):
-            axes.annotate(text, (x, height), (3, 0), textcoords="offset points", fontsize=7, color="#555", va="center")
+            axes.annotate(text, (x, height), (3, 0), textcoords="offset points", fontsize=7, color="#333", va="center",
+                          bbox={"color": "white", "alpha": 0.8, "pad": 0.8})  # fmt: skip
     axes.set_xticks(range(len(ranges)), [_short(name) for name in ranges], fontsize=7.5)
     axes.set(yticks=[], ylim=(-0.06, 1.06))
     axes.set_title("Settings of the trials: the darker, the better the objective; dashed: as it stands", fontsize=10,

@@ -49,6 +49,7 @@ def search(experiment: Experiment, space: Sequence[Dimension]) -> Book:
         UserError: the cluster is too small, validation has no rows, ``<folder>/search`` is of other settings, or
             the first trial, the experiment as it stands, fails.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = f"{experiment.folder}/search"
     tuned = experiment.tune
     if experiment.fresh:
@@ -171,7 +172,6 @@ def _tune(
 
 def _optuna(trials: int, seed: int, book: Book, ranges: dict[str, BaseDistribution]) -> OptunaSearch:
     """Optuna with what the book already knows, to begin with the trials there that have no result yet."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     begin = [each.point for each in book.left]
     sampler = TPESampler(
         seed=seed + len(book.trials),  # the same seed again would propose the same trials again
