@@ -36,7 +36,6 @@ from sicot.config import Experiment, Model, Train, Visual
 from sicot.model.vision import torchvision
 from sicot.prepare import prepared as contract
 from sicot.prepare.prepared import PreparedSet
-from sicot.train import compare
 from sicot.train.augment import augment
 from sicot.train.learner import Learner, half_precision
 from sicot.train.loader import Batch, TrainingBatches
@@ -222,11 +221,14 @@ def on_gpu(folder: Path, rows: int, epochs: int, processes: int) -> None:
     data = prepared_set(folder / "set", rows, size=224, classes=1000)
     table = []
     for compiled in (False, True):
-        train = {"batch_size": 256, "compile": compiled, "loader_processes": processes, "epochs": epochs}
+        train = {"batch_size": 256, "compile": compiled, "loader_threads": processes, "epochs": epochs}
         experiment = settings(folder, "resnet50", **train)
         plain = classification(data, experiment)
         table.append({"method": "plain classification", "compile": compiled, **plain})
-        for method, chosen in (("visual only", compare.visual_only(experiment)), ("co-training", experiment)):
+        for method, chosen in (
+            ("visual only", experiment.model_copy(update={"model": experiment.model.visual_only()})),
+            ("co-training", experiment),
+        ):
             table.append({"method": method, "compile": compiled, **co_training(data, chosen)})
         for row in table[-3:]:
             row["ratio"] = row["images_per_s"] / plain["images_per_s"]
@@ -237,11 +239,12 @@ def co_training(data: PreparedSet, experiment: Experiment) -> dict[str, float]:
     """Speed of sicot's own step fed by its own loader."""
     device = torch.device("cuda")
     batches = TrainingBatches(data, experiment.train.batch_size, 0, 1, 0)
-    learner = Learner(experiment.train, build(experiment, data), len(batches) * experiment.train.epochs, device)
+    moves = len(batches) * experiment.train.epochs
+    learner = Learner(experiment.train, build(experiment, data), moves, device)
 
     def epoch(number: int) -> Iterable[Any]:
         batches.epoch = number
-        return batches.loader(experiment.train.loader_processes)
+        return batches.loader(experiment.train.loader_threads)
 
     def step(batch: Batch) -> int:
         learner.step(batch)
@@ -259,7 +262,7 @@ def classification(data: PreparedSet, experiment: Experiment) -> dict[str, float
     optimiser = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
     loader = torch.utils.data.DataLoader(
         InMemory(data), experiment.train.batch_size, shuffle=True, drop_last=True, pin_memory=True,
-        num_workers=experiment.train.loader_processes, prefetch_factor=4,
+        num_workers=experiment.train.loader_threads, prefetch_factor=4,
     )  # fmt: skip
 
     def step(batch: Any) -> int:

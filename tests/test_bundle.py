@@ -103,7 +103,7 @@ def test_no_bundle_or_one_of_another_version_is_told(tiny_bundle: str, tmp_path:
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, folder)
     info = json.loads((folder / "bundle.json").read_text())
-    for broken in ({**info, "surprise": 1}, {}):
+    for broken in ({**info, "surprise": 1}, {}, {**info, "version": 99}, []):
         (folder / "bundle.json").write_text(json.dumps(broken))
         with pytest.raises(UserError, match="not one this version reads"):
             Bundle.load(folder)

@@ -44,6 +44,7 @@ def test_a_saved_config_is_read_back_the_same(tmp_path: Path) -> None:
         (["--catalogue.split.val", "0.6", "--catalogue.split.test", "0.4"], "catalogue.split: val + test must leave"),
         (["--model.loss.visual", "0", "--model.loss.mixed", "0", "--model.loss.text", "0"], "nothing would be trained"),
         (["--prepare.groups.head_above", "5"], "prepare.groups: tail_below must not be above"),
+        (["--model.loss.distill", "1", "--model.loss.mixed", "0"], "loss.distill needs loss.mixed"),
         (["--name", "../evil"], "name: String should match pattern"),
     ],
 )
@@ -76,6 +77,15 @@ def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(Experiment, []).storage == "runs"
 
 
+def test_a_mistake_in_a_file_is_told_to_every_job(tmp_path: Path) -> None:
+    class ServeJob(Job):
+        serve: Serve = Serve()
+
+    (tmp_path / "mine.yaml").write_text("modle: {}\nserve: {port: 1}")
+    with pytest.raises(UserError, match="modle: there is no such setting"):
+        load(ServeJob, ["--config", str(tmp_path / "mine.yaml")])
+
+
 def test_a_smaller_job_reads_its_part_of_a_preset() -> None:
     class ServeJob(Job):
         serve: Serve = Serve()
@@ -106,7 +116,8 @@ def test_a_store_is_found_without_being_named() -> None:
 def test_the_visual_only_baseline_is_told_by_its_weights() -> None:
     assert Model().uses_words
     assert not Model.model_validate({"loss": {"mixed": 0, "text": 0}}).uses_words
-    assert Model.model_validate({"loss": {"mixed": 0, "text": 0, "distill": 0.1}}).uses_words
+    assert Model.model_validate({"loss": {"mixed": 0, "text": 0, "contrast": 0.1}}).uses_words
+    assert not Model().visual_only().uses_words
 
 
 def test_presets_hold_no_path_of_a_machine() -> None:

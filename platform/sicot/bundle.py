@@ -129,7 +129,10 @@ class Bundle:
         """
         root = Path(folder)
         try:
-            info = Info.model_validate(json.loads((root / "bundle.json").read_text()))
+            raw = json.loads((root / "bundle.json").read_text())
+            if not isinstance(raw, dict) or raw.get("version") != VERSION:
+                raise UserError(f"{root}/bundle.json is not one this version reads (version {VERSION})")
+            info = Info.model_validate(raw)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(f"no bundle at {root}: it must hold a bundle.json") from error
         except (ValidationError, json.JSONDecodeError) as error:
@@ -139,6 +142,8 @@ class Bundle:
                 raise UserError(f"{root / name} is missing or not the file that was bundled: fetch the bundle again")
         classes = Classes(storage.read_table(str(root / "classes.parquet")))
         words = storage.read_table(str(root / "vocabulary.parquet"), ["word"])["word"].to_pylist()
+        if (len(classes), len(words)) != (info.classes, info.vocabulary):
+            raise UserError(f"{root}/bundle.json does not fit its tables: fetch the bundle again")
         model = SICoT(
             info.model,
             info.images.size,

@@ -17,7 +17,7 @@ from sicot.errors import UserError
 def session(cpus: int = 4) -> Iterator[str]:
     """Ray for the length of the block: the cluster of ``RAY_ADDRESS`` or of this job, else a local one.
 
-    ``cpus`` logical CPUs are given to a local cluster (more than cores is fine: they are places, not cores).
+    A local cluster gets two logical CPUs a core, since many wait while others work, and at least ``cpus``.
     Yields the dashboard's URL ("" where there is none). A session that is already up is used and left up.
     """
     if ray.is_initialized():
@@ -27,7 +27,8 @@ def session(cpus: int = 4) -> Iterator[str]:
     if address == "local":  # its processes inherit these
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
         os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")  # Ray's own, of its own calls
-    local: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": 800_000_000} if address == "local" else {}
+    places = max(cpus, 2 * (os.cpu_count() or 1))
+    local: dict[str, Any] = {"num_cpus": places, "object_store_memory": 800_000_000} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=True, logging_level=logging.ERROR, **local)
     except ConnectionError as error:
@@ -42,6 +43,11 @@ def dashboard_url() -> str:
     """The dashboard of the running cluster, or ""."""
     url = getattr(ray._private.worker._global_node, "webui_url", None) or ray._private.worker.get_dashboard_url()
     return f"http://{url}" if url else ""
+
+
+def has_gpus(asked: bool | None) -> bool:
+    """Whether work goes on GPUs: as it was asked, or where nothing was, if the cluster has any."""
+    return asked if asked is not None else ray.cluster_resources().get("GPU", 0) > 0
 
 
 def require(cpus: float, gpus: float, what: str) -> None:

@@ -190,7 +190,7 @@ class Prepare(Section):
     rows_per_block: Count = 1024
     """Rows a task works on, and rows per written file; an interrupted job continues behind finished files."""
     seed: int = 0
-    """Seed of the word vectors."""
+    """Seed of the word vectors and of the order in which rows are stored."""
 
 
 # ---------------------------------------------------------------- model
@@ -268,17 +268,19 @@ class Model(Section):
     def _trains_something(self) -> Self:
         if self.loss.visual + self.loss.mixed + self.loss.text == 0:
             raise ValueError("loss.visual, loss.mixed and loss.text are all 0: nothing would be trained")
+        if self.loss.distill and not self.loss.mixed:
+            raise ValueError("loss.distill needs loss.mixed: the teacher would not be trained")
         return self
 
     @property
     def uses_words(self) -> bool:
         """False for the visual-only baseline: no loss part looks at the words."""
-        parts = self.loss
-        return parts.mixed + parts.text + parts.distill + parts.contrast > 0
+        return self.loss.mixed + self.loss.text + self.loss.contrast > 0
 
-
-VISUAL_ONLY: dict[str, Any] = {"loss": {"mixed": 0.0, "text": 0.0, "distill": 0.0, "contrast": 0.0}}
-"""What turns a SICoT config into its visual-only baseline; all else stays equal."""
+    def visual_only(self) -> Model:
+        """The baseline: no loss part that looks at words; all else equal."""
+        loss = self.loss.model_copy(update={"visual": 1.0, "mixed": 0.0, "text": 0.0, "distill": 0.0, "contrast": 0.0})
+        return self.model_copy(update={"loss": loss})
 
 
 # ---------------------------------------------------------------- train
@@ -311,7 +313,7 @@ class Train(Section):
     batch_size: Count = 64
     """Rows per worker and step."""
     accumulate: Count = 1
-    """Steps whose gradients are summed before the weights move."""
+    """Steps whose gradients are averaged before the weights move."""
     learning_rate: Positive = 1e-3
     """Peak learning rate (AdamW, cosine schedule)."""
     trunk_rate: Weight = 0.3
@@ -325,11 +327,11 @@ class Train(Section):
     clip: Weight = 1.0
     """Gradients are clipped at this norm; 0 switches clipping off."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Decay of the averaged weights that are evaluated and kept; 0 switches averaging off."""
+    """Decay of the averaged weights that are evaluated and kept (less in the first steps); 0 switches it off."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after this many epochs without better validation macro accuracy; 0 = train to the end."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on a GPU that has it, fp32 elsewhere."""
+    """auto: bf16 autocast where the GPU or processor computes in it, fp32 elsewhere."""
     channels_last: bool = True
     """Memory layout of the convolutions."""
     compile: bool = False
@@ -338,8 +340,8 @@ class Train(Section):
     """Also save a checkpoint every so many steps; 0 = at the end of each epoch only."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How many lost workers to replace before giving up."""
-    loader_processes: Annotated[int, Field(ge=0)] = 0
-    """Processes per worker that decode photos; 0 = decode in the training process (right for CPU training)."""
+    loader_threads: Annotated[int, Field(ge=0)] = 0
+    """Threads, in a process beside each worker, that decode photos; 0 = decode in the worker (right on CPUs)."""
     augment: Augment = Augment()
     seed: int = 0
     """Seed of the weights, the order of rows and the augmentation."""

@@ -38,6 +38,6 @@ def _line(error: BaseException | None) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or error}): free some space and run the same command again"
-    # Ray keeps the error of a task in `cause`
-    causes = (error.__cause__, getattr(error, "cause", None), error.__context__)
+    # not `__context__`: an error met while a UserError was handled is one of ours. Ray keeps a task's in `cause`.
+    causes = (error.__cause__, getattr(error, "cause", None))
     return next((line for cause in causes if isinstance(cause, BaseException) and (line := _line(cause))), None)

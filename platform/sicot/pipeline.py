@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -145,7 +146,7 @@ def tail_differences(
 
 def _baseline(experiment: Experiment, prepared: PreparedSet, parent: track.Run) -> tuple[str, list[dict[str, Any]]]:
     """The visual-only model of the same budget, and the comparison over further seeds."""
-    visual = compare.visual_only(experiment)
+    visual = experiment.model_copy(update={"model": experiment.model.visual_only()})
     with track.run(visual, "baseline", f"{experiment.name}, visual only", parent=parent) as run:
         place = trainer.fit(visual, prepared, run, f"{experiment.folder}/visual")
     seeds = [experiment.train.seed + n for n in range(1, experiment.evaluate.seeds + 1)]
@@ -171,11 +172,13 @@ def _other_title(experiment: Experiment, parent: track.Run) -> dict[str, Any]:
     columns = experiment.catalogue.columns.model_copy(update={"title": column})
     other = experiment.model_copy(
         update={
-            "name": column,
-            "storage": experiment.folder,
+            "name": re.sub(r"[^A-Za-z0-9._-]", "_", column),
+            "storage": f"{experiment.folder}/other",
             "catalogue": experiment.catalogue.model_copy(update={"columns": columns}),
         }
     )
+    if experiment.fresh:
+        forget(other.folder)
     with track.run(other, "other title", f"{experiment.name}, {column}", parent=parent) as run:
         prepared = _prepare(other, run)
         place = trainer.fit(other, prepared, run, other.folder)

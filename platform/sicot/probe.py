@@ -13,6 +13,8 @@ from sicot.bundle import Bundle, Query
 from sicot.errors import UserError
 from sicot.prepare.prepared import PreparedSet
 
+LONGEST_TITLE = 2000  # characters an endpoint takes
+
 
 def ask(url: str, folder: str, prepared: PreparedSet, rows: int) -> dict[str, Any]:
     """Ask about the first test rows with their words, one request after another.
@@ -58,4 +60,4 @@ def _questions(prepared: PreparedSet, rows: int) -> list[tuple[bytes, str]]:
     if not files:
         raise UserError("the test split is empty: there is nothing to ask the endpoint about")
     table = next(files[0].iter_batches(rows, columns=["image", "tokens"]))
-    return [(row["image"], " ".join(row["tokens"])) for row in table.to_pylist()]
+    return [(row["image"], " ".join(row["tokens"])[:LONGEST_TITLE]) for row in table.to_pylist()]

@@ -101,7 +101,7 @@ def test_rows_without_any_label_are_refused(made: tuple[str, PreparedSet], tmp_p
 
 
 def test_a_visual_only_model_is_measured_by_photo_alone(tmp_path: Path) -> None:
-    loss = config.Loss(**config.VISUAL_ONLY["loss"])
+    loss = config.Model().visual_only().loss
     folder = builders.bundle_folder(tmp_path, loss=loss)
     result = evaluate(folder, prepared_rows(PreparedSet.open(f"{tmp_path}/prepared")), str(tmp_path / "report"))
     assert list(result.metrics) == ["image"]

@@ -30,7 +30,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"(?:<!-- run: (.*?) -->\n)?```bash\n(.*?)```", README, re.DOTALL)
 SMALL = (
     " --model.visual.trunk squeezenet1_1 --model.visual.weights none --prepare.images.size 32 --train.epochs 1"
-    " --train.batch_size 16 --train.loader_processes 0 --prepare.word2vec.dimension 8 --model.dimension 16"
+    " --train.batch_size 16 --train.loader_threads 0 --prepare.word2vec.dimension 8 --model.dimension 16"
 )
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]

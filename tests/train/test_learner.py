@@ -45,7 +45,7 @@ def settings(**values: object) -> config.Train:
 def test_two_accumulated_halves_move_the_weights_like_one_whole() -> None:
     whole, halves = batch(8), batch(8)
     one = Learner(settings(), model(), 4, torch.device("cpu"))
-    two = Learner(settings(accumulate=2), model(), 8, torch.device("cpu"))
+    two = Learner(settings(accumulate=2), model(), 4, torch.device("cpu"))
     one.step(whole)
     for part in (slice(0, 4), slice(4, 8)):
         two.step(Batch(halves.images_BHW3[part], halves.words_BT[part], halves.labels_B[part]))

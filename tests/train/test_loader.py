@@ -65,11 +65,11 @@ def test_a_resumed_epoch_goes_on_with_the_very_next_batch(data: PreparedSet) -> 
     assert all(torch.equal(a.images_BHW3, b.images_BHW3) for a, b in zip(whole[3:], rest, strict=True))
 
 
-def test_more_loader_processes_give_the_same_batches(data: PreparedSet) -> None:
+def test_decoding_beside_the_worker_gives_the_same_batches(data: PreparedSet) -> None:
     batches = TrainingBatches(data, 16, 1, 2, 5, WINDOW)
-    inline, processes = list(batches.loader(0)), list(batches.loader(2))
-    assert len(inline) == len(processes)
-    assert all(torch.equal(a.labels_B, b.labels_B) for a, b in zip(inline, processes, strict=True))
+    inline, beside = list(batches.loader(0)), list(batches.loader(2))
+    assert len(inline) == len(beside)
+    assert all(torch.equal(a.labels_B, b.labels_B) for a, b in zip(inline, beside, strict=True))
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -69,6 +69,15 @@ def test_a_killed_worker_is_replaced_and_the_result_is_that_of_an_undisturbed_ru
         trainer.fit(changed, data, None, settings.folder)
 
 
+def test_settings_that_cannot_be_trained_claim_nothing(ray_cluster: None, data: PreparedSet, tmp_path: Path) -> None:
+    settings = experiment(tmp_path)
+    visual = settings.model.visual.model_copy(update={"weights": "missing.pt"})
+    wrong = settings.model_copy(update={"model": settings.model.model_copy(update={"visual": visual})})
+    with pytest.raises(UserError, match=r"no file at missing\.pt"):
+        trainer.fit(wrong, data, None, settings.folder)
+    assert not storage.exists(f"{settings.folder}/training.json")
+
+
 def test_more_workers_than_places_are_refused_at_once(ray_cluster: None, data: PreparedSet, tmp_path: Path) -> None:
     settings = experiment(tmp_path, workers=64)
     with pytest.raises(UserError, match="training with 64 workers needs 64 CPUs, the cluster has 6"):

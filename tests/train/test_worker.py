@@ -38,9 +38,11 @@ def test_training_learns_photos_and_words_help(data: PreparedSet, tmp_path: Path
     assert {"images_per_s", "data_wait", "learning_rate", "val/macro"} <= set(reports[0])
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 5])
-def test_a_killed_training_resumes_to_the_very_same_weights(data: PreparedSet, tmp_path: Path, stop_at: int) -> None:
-    settings = experiment(tmp_path, epochs=2, checkpoint_steps=3)
+@pytest.mark.parametrize(("stop_at", "accumulate"), [(1, 1), (2, 1), (5, 1), (1, 2), (3, 2)])
+def test_a_killed_training_resumes_to_the_very_same_weights(
+    data: PreparedSet, tmp_path: Path, stop_at: int, accumulate: int
+) -> None:
+    settings = experiment(tmp_path, epochs=2, checkpoint_steps=3, accumulate=accumulate)
 
     class Killed(Exception):
         pass
@@ -136,3 +138,23 @@ def test_the_best_temperature_softens_sure_mistakes_and_sharpens_shy_truths() ->
     fitted = worker.best_temperature(z_NC, labels_N)
     assert worker.best_temperature(4 * z_NC, labels_N) == pytest.approx(4 * fitted, rel=0.07)
     assert worker.best_temperature(z_NC / 4, labels_N) == pytest.approx(fitted / 4, rel=0.07)
+
+
+def test_without_validation_rows_patience_is_ignored_and_training_goes_to_the_end(tmp_path: Path) -> None:
+    whole = prepared_set(tmp_path / "set")
+    manifest = whole.manifest.model_copy(
+        update={"rows": {**whole.manifest.rows, "val": 0}, "files": {**whole.manifest.files, "val": []}}
+    )
+    reports: list[dict[str, Any]] = []
+    settings = experiment(tmp_path, epochs=4, patience=1)
+    model = worker.fit(settings, PreparedSet(whole.root, manifest), lambda metrics, save: reports.append(metrics))
+    plain = worker.fit(experiment(tmp_path, epochs=4), PreparedSet(whole.root, manifest), lambda metrics, save: None)
+    assert reports[-1]["epoch"] == 4
+    assert reports[-1]["temperature"] == {"image": 1.0, "image_text": 1.0, "text": 1.0}
+    torch.testing.assert_close(model.classifier.weight, plain.classifier.weight)
+
+
+def test_averaged_weights_of_a_short_training_are_trained_ones(data: PreparedSet, tmp_path: Path) -> None:
+    settings = experiment(tmp_path, epochs=12, ema=0.999)
+    averaged = worker.fit(settings, data, lambda metrics, save: None)
+    assert worker.validate(averaged, data, 64, split="test")["image_text/top1"] > 0.6

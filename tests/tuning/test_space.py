@@ -10,7 +10,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from sicot import config
 from sicot.config import Attention, Experiment, Loss, Model
 from sicot.search.space import Choice, Range, apply, distributions, standing
-from sicot.train.compare import visual_only
 from tuning.space import SPACE
 
 weights = st.just(0.0) | st.floats(0.001, 50)
@@ -88,7 +87,7 @@ def test_settings_that_nothing_reads_are_not_searched() -> None:
 
     assert names(kind="bilinear") - names(kind="linear") == {"model.attention.rank"}
     assert not [name for name in names(kind="mean") if name.startswith("model.attention.")]
-    assert set(distributions(SPACE, visual_only(Experiment()))) == {"model.loss.tau"}
+    assert set(distributions(SPACE, Experiment(model=Model().visual_only()))) == {"model.loss.tau"}
 
 
 def test_a_setting_that_does_not_exist_is_refused() -> None:

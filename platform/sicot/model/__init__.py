@@ -1,1 +1,1 @@
-"""SICoT as tensors: streams, attention, fusion, shared classifier, losses. Imports torch alone."""
+"""SICoT as tensors: streams, attention, fusion, shared classifier, losses. Knows neither Ray nor files."""

@@ -38,35 +38,43 @@ def prepare(experiment: Experiment) -> PreparedSet:
     What is prepared already is returned at once; what was interrupted is continued. :class:`UserError` if too many
     rows are bad (they are listed in ``prepared.part/quarantine`` then) or none is left to train on.
     """
-    config = experiment.prepare
     root, part = f"{experiment.folder}/prepared", f"{experiment.folder}/prepared.part"
-    fingerprint = _fingerprint(experiment.catalogue, config)
+    fingerprint = _fingerprint(experiment.catalogue, experiment.prepare)
     if experiment.fresh:
-        _discard(root)
-        prepared.delete(part)
+        _discard(root, "manifest.json")
+        _discard(part, "fingerprint.json")
     done = _finished(root, fingerprint)
     if done:
         print(f"already prepared (digest {done.manifest.digest[:12]}): {root}", flush=True)
         return done
     if _read(f"{part}/fingerprint.json") != fingerprint:  # another catalogue, or other settings: start anew
-        prepared.delete(part)
+        _discard(part, "fingerprint.json")
         storage.write_json(f"{part}/fingerprint.json", fingerprint)
+    manifest = _make(experiment, root, part, fingerprint)
+    storage.write_json(f"{root}/manifest.json", manifest.model_dump(mode="json"))
+    _discard(part, "fingerprint.json")
+    result = PreparedSet.open(root)
+    print(summary(result), flush=True)
+    return result
 
+
+def _make(experiment: Experiment, root: str, part: str, fingerprint: str) -> Manifest:
+    """All stages; returns the manifest that declares the set complete."""
+    config = experiment.prepare
     plan = _plan(experiment.catalogue, config, part)
     staged = staging.files(f"{part}/rows")
     vocabulary = words.vocabulary(_count(staged, plan), plan.rows["train"], config.text)
     if not storage.exists(f"{part}/writing.json"):  # the files at the root are of another plan
-        _discard(root)
+        _discard(root, "manifest.json")
         storage.write_json(f"{part}/writing.json", root)
     written = writing.write(plan, vocabulary, root, staged, config.rows_per_block)
     files = {split: [name for name, _ in written if name.startswith(f"{split}/")] for split in SPLITS}
     vectors = _vectors([f"{root}/{name}" for name in files["train"]], vocabulary, plan.rows["train"], config)
-
     storage.write_table(f"{root}/classes.parquet", plan.classes)
     storage.write_table(f"{root}/vocabulary.parquet", vocabulary)
     storage.write_bytes(f"{root}/word_vectors.safetensors", save({"vectors": vectors}))
     _write_quarantine(f"{root}/quarantine", plan.quarantine)
-    manifest = Manifest(
+    return Manifest(
         digest=_digest(config, plan, vocabulary, written),
         fingerprint=fingerprint,
         images=config.images,
@@ -81,11 +89,6 @@ def prepare(experiment: Experiment) -> PreparedSet:
         quarantined=plan.quarantined(),
         source=experiment.catalogue.model_dump(mode="json"),
     )
-    storage.write_json(f"{root}/manifest.json", manifest.model_dump(mode="json"))
-    prepared.delete(part)
-    result = PreparedSet.open(root)
-    print(summary(result), flush=True)
-    return result
 
 
 def summary(made: PreparedSet) -> str:
@@ -142,12 +145,12 @@ def _read(uri: str) -> object:
         return None
 
 
-def _discard(root: str) -> None:
-    """Delete a set, the manifest first: what is half deleted must not look whole."""
-    system, path = storage.open_uri(f"{root}/manifest.json")
+def _discard(folder: str, mark: str) -> None:
+    """Delete a folder, the file that declares it whole or usable first: what is half deleted must not look so."""
+    system, path = storage.open_uri(f"{folder}/{mark}")
     if system.get_file_info(path).type == pafs.FileType.File:
         system.delete_file(path)
-    prepared.delete(root)
+    prepared.delete(folder)
 
 
 # ---------------------------------------------------------------- stages

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-import ray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from ray import tune
@@ -65,7 +64,7 @@ def search(experiment: Experiment, space: Sequence[Dimension]) -> Book:
         print(f"already searched, {len(book.ended)} trials: {folder} (more with --tune.trials, anew with --fresh)")
         screen.show(book, list(ranges), best_file)
         return book
-    gpu = experiment.train.gpu if experiment.train.gpu is not None else ray.cluster_resources().get("GPU", 0) > 0
+    gpu = cluster.has_gpus(experiment.train.gpu)
     cluster.require(tuned.concurrent + 1, int(gpu), f"a search with {tuned.concurrent} trials at a time")
     worker.build(trained, prepared)  # finds out here, once, whether the settings fit together
     if len(book.ended) < tuned.trials:

@@ -6,18 +6,13 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 from scipy import stats
 
-from sicot import config, storage
+from sicot import cluster, storage
 from sicot.config import Experiment
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import progress, worker
-
-
-def visual_only(experiment: Experiment) -> Experiment:
-    """The baseline of an experiment: no loss part that looks at words; all else equal."""
-    loss = experiment.model.loss.model_copy(update=config.VISUAL_ONLY["loss"])
-    return experiment.model_copy(update={"model": experiment.model.model_copy(update={"loss": loss})})
 
 
 def with_seed(experiment: Experiment, seed: int) -> Experiment:
@@ -28,7 +23,7 @@ def with_seed(experiment: Experiment, seed: int) -> Experiment:
 
 
 def further_seeds(experiment: Experiment, prepared: PreparedSet, seeds: list[int], note: str) -> list[dict[str, Any]]:
-    """Train both arms once per seed, one CPU each, side by side.
+    """Train both arms once per seed, on one CPU or GPU each, side by side.
 
     Args:
         note: JSON file that keeps finished results, so that an interrupted comparison goes on.
@@ -37,13 +32,16 @@ def further_seeds(experiment: Experiment, prepared: PreparedSet, seeds: list[int
         One ``{"seed", "sicot", "visual"}`` per seed, the arms holding :func:`sicot.train.worker.validate`'s
         figures on the test split.
     """
+    arms = {"sicot": experiment.model, "visual": experiment.model.visual_only()}
+    gpus = int(cluster.has_gpus(experiment.train.gpu))
     kept = storage.read_json(note) if storage.exists(note) else {}
     jobs = {}
     for seed in seeds:
-        for arm, settings in (("sicot", experiment), ("visual", visual_only(experiment))):
-            name = f"{arm}/{seed}"
+        for arm, model in arms.items():
+            name, settings = f"{arm}/{seed}", with_seed(experiment.model_copy(update={"model": model}), seed)
             if name not in kept:
-                jobs[trial.remote(name, with_seed(settings, seed).model_dump(mode="json"), prepared.root)] = name
+                work = trial.options(num_gpus=gpus).remote(name, settings.model_dump(mode="json"), prepared.root)
+                jobs[work] = name
     waiting = list(jobs)
     while waiting:
         done, waiting = ray.wait(waiting)
@@ -62,7 +60,8 @@ def trial(name: str, settings: dict[str, Any], prepared: str) -> dict[str, float
     """Train in this process, and measure on the test split."""
     experiment, data = Experiment(**settings), PreparedSet.open(prepared)
     said = progress.lines(f"{name}: ", experiment.train.epochs, 10)
-    model = worker.fit(experiment, data, lambda metrics, save: None, progress=said)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # Ray shows a task the GPUs it asked for
+    model = worker.fit(experiment, data, lambda metrics, save: None, device=device, progress=said)
     return worker.validate(model, data, experiment.evaluate.batch_size, split="test")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,12 +22,12 @@ from sicot.train.loader import Batch
 class Learner:
     """Takes steps with a model on one rank; :meth:`state` and :meth:`restore` make it resumable."""
 
-    def __init__(self, config: Train, model: SICoT, steps: int, device: torch.device, world: int = 1):
+    def __init__(self, config: Train, model: SICoT, moves: int, device: torch.device, world: int = 1):
         """
         Args:
             config: the train section.
             model: moved to ``device``; it is trained in place.
-            steps: batches of the whole training on this rank, for the schedule.
+            moves: how often the weights will move in the whole training, for the schedule.
             device: where to train.
             world: number of ranks; above 1 a process group must be up.
         """
@@ -38,15 +39,12 @@ class Learner:
             self.model.visual.trunk.compile()
         self.parallel: nn.Module = DistributedDataParallel(self.model) if world > 1 else self.model
         self.averaged = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
-            if config.ema
-            else None
+            AveragedModel(self.model, multi_avg_fn=average(config.ema), use_buffers=True) if config.ema else None
         )
         self.dtype = half_precision(config, device)
         self.optimiser = torch.optim.AdamW(parameter_groups(config, model), fused=True)
-        moves = max(1, steps // config.accumulate)
         self.schedule = LambdaLR(self.optimiser, lambda move: warmup_cosine(move, moves, config.warmup))
-        self.batches = 0
+        self.held = 0  # batches whose gradients wait
 
     @property
     def kept(self) -> SICoT:
@@ -57,18 +55,26 @@ class Learner:
         """bf16 where it pays, else nothing."""
         return torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
 
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Learn from a batch; loss parts by name, on the device (reading them would wait for it)."""
+    def step(self, batch: Batch, move: bool = False) -> dict[str, Tensor]:
+        """Learn from a batch; loss parts by name, on the device (reading them would wait for it).
+
+        The weights move after ``accumulate`` batches, or at once if ``move``: before a checkpoint nothing may wait.
+        """
         self.model.train()
-        self.batches += 1
-        moves = self.batches % self.config.accumulate == 0
+        self.held += 1
+        moves = move or self.held == self.config.accumulate
         # between moves, gradients stay on their rank
         hold = contextlib.nullcontext() if moves or self.parallel is self.model else self.parallel.no_sync()  # type: ignore[operator]
         batch = batch.to(self.device)
         with hold, self.autocast():
             parts = self.parallel(augment(batch.images_BHW3, self.config.augment), batch.words_BT, batch.labels_B)
-            (parts["loss"] / self.config.accumulate).backward()
+            parts["loss"].backward()
         if moves:
+            if self.held > 1:
+                for parameter in self.model.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad /= self.held
+            self.held = 0
             if self.config.clip:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
             self.optimiser.step()
@@ -85,7 +91,6 @@ class Learner:
             "averaged": self.averaged.state_dict() if self.averaged else None,
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "batches": self.batches,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -95,12 +100,28 @@ class Learner:
             self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
-        self.batches = state["batches"]
+
+
+def average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """The update of averaged weights: their decay climbs to ``decay`` as (1 + t) / (10 + t) with the moves t.
+
+    A short training would otherwise keep mostly its random start.
+    """
+
+    def update(averaged: Any, current: Any, moves: Tensor) -> None:
+        t = float(moves)
+        get_ema_multi_avg_fn(min(decay, (1 + t) / (10 + t)))(averaged, current, moves)
+
+    return update
 
 
 def half_precision(config: Train, device: torch.device) -> torch.dtype | None:
     """bf16 if it is asked for, or on auto if the device computes in it; None for float32."""
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    native = (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.type == "cuda"
+        else torch.cpu._is_avx512_bf16_supported()
+    )
     return torch.bfloat16 if config.precision == "bf16" or (config.precision == "auto" and native) else None
 
 

@@ -10,8 +10,11 @@ B batch, H height, W width, T words.
 from __future__ import annotations
 
 import io
+import itertools
+import multiprocessing
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +99,7 @@ class TrainingBatches(IterableDataset):
         self.share = rows // world
         # a rank with fewer rows than a batch takes them all as one; the rest of an epoch (less than a batch) waits
         self.batch_size = max(1, min(batch_size, self.share))
-        self.epoch = self.skip = 0
+        self.epoch = self.skip = self.threads = 0
         self._rows: Rows | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -107,12 +110,18 @@ class TrainingBatches(IterableDataset):
         return max(1, self.share // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        index, count = (worker.id, worker.num_workers) if worker else (0, 1)
         max_words = self.prepared.manifest.text.max_words
-        for number, rows in enumerate(self._slices()):
-            if number >= self.skip and number % count == index:
-                yield collate(rows, max_words)
+        slices = itertools.islice(self._slices(), self.skip, None)
+        if get_worker_info() is None:
+            yield from (collate(rows, max_words) for rows in slices)
+            return
+        with ThreadPoolExecutor(self.threads) as pool:  # Pillow decodes without holding the interpreter
+            waiting: deque[Future[Batch]] = deque()
+            for rows in slices:
+                waiting.append(pool.submit(collate, rows, max_words))
+                if len(waiting) > self.threads:
+                    yield waiting.popleft().result()
+            yield from (future.result() for future in waiting)
 
     def _slices(self) -> Iterator[pa.Table]:
         """Undecoded batches, in order. The next window is read while this one is used."""
@@ -140,16 +149,19 @@ class TrainingBatches(IterableDataset):
                     made += 1
                 left = table.slice(whole * self.batch_size)
 
-    def loader(self, processes: int) -> DataLoader:
-        """Iterate in order, decoding in ``processes`` further processes (0: in this one)."""
+    def loader(self, threads: int) -> DataLoader:
+        """Iterate in order, decoding with so many threads in a process beside this one (0: in this one)."""
+        self.threads = threads
+        processes = multiprocessing.get_context("forkserver")
+        processes.set_forkserver_preload([__name__])  # a new epoch's process then starts at once
         return DataLoader(
             self,
             batch_size=None,
-            num_workers=processes,
+            num_workers=1 if threads else 0,
             pin_memory=torch.cuda.is_available(),
-            prefetch_factor=4 if processes else None,
+            prefetch_factor=4 if threads else None,
             generator=torch.Generator(),  # its own: the global one must be the same after a resume
-            multiprocessing_context="forkserver" if processes else None,
+            multiprocessing_context=processes if threads else None,
         )
 
 

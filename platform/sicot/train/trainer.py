@@ -47,8 +47,7 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
         if info["training"]["settings"] == settings:
             print(f"already trained: {place} (digest {info['digest'][:12]})", flush=True)
             return place
-    _claim(folder, settings)
-    gpu = experiment.train.gpu if experiment.train.gpu is not None else ray.cluster_resources().get("GPU", 0) > 0
+    gpu = cluster.has_gpus(experiment.train.gpu)
     workers = experiment.train.workers
     cluster.require(workers, workers if gpu else 0, f"training with {workers} workers")
     parameters = sum(p.numel() for p in worker.build(experiment, prepared).parameters())  # also checks the settings
@@ -57,6 +56,9 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
         f"{prepared.manifest.rows['train']:,} rows, {workers} worker(s) on {'GPU' if gpu else 'CPU'}",
         flush=True,
     )
+    if experiment.train.patience and not prepared.manifest.rows["val"]:
+        print("validation has no rows: train.patience is ignored, and the last epoch is kept", flush=True)
+    _claim(folder, settings)
     trainer = TorchTrainer(
         train_function,
         train_loop_config={"experiment": experiment.model_dump(mode="json"), "prepared": prepared.root},
@@ -78,8 +80,13 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
 
 
 def fingerprint(experiment: Experiment, prepared: PreparedSet) -> str:
-    """Names what a training is of: model and training settings, and the data's digest."""
+    """Names what a training is of: the settings that shape its result, the trunk's first weights, the data."""
     settings = experiment.model_dump(mode="json", include={"model": True, "train": True})
+    for name in ("gpu", "compile", "checkpoint_steps", "max_failures", "loader_threads"):
+        del settings["train"][name]
+    weights = settings["model"]["visual"]["weights"]
+    if weights and storage.exists(weights):  # a file, wherever it is
+        settings["model"]["visual"]["weights"] = hashlib.sha256(storage.read_bytes(weights)).hexdigest()
     return hashlib.sha256(json.dumps([settings, prepared.manifest.digest], sort_keys=True).encode()).hexdigest()
 
 

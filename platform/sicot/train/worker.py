@@ -95,7 +95,9 @@ def fit(
     device = device or torch.device("cpu")
     train = config.train
     batches = TrainingBatches(prepared, train.batch_size, rank, world, train.seed)
-    learner = Learner(train, build(config, prepared), len(batches) * train.epochs, device, world)
+    moves = train.epochs * -(-len(batches) // train.accumulate)
+    learner = Learner(train, build(config, prepared), moves, device, world)
+    patience = train.patience if prepared.manifest.rows["val"] else 0
     at = Position()
     if checkpoint:
         state = torch.load(checkpoint / "state.pt", map_location=device, weights_only=True)
@@ -105,15 +107,15 @@ def fit(
     def save(folder: Path) -> None:
         torch.save({"learner": learner.state(), "position": vars(at)}, folder / "state.pt")
 
-    loader = batches.loader(train.loader_processes)
+    loader = batches.loader(train.loader_threads)
     for epoch in range(at.epoch, train.epochs):
-        if train.patience and epoch - 1 - at.best_epoch >= train.patience:
+        if patience and epoch - 1 - at.best_epoch >= patience:
             break
         batches.epoch, batches.skip = epoch, at.step
         losses = train_epoch(train, learner, batches, loader, at, lambda metrics: report(metrics, save), progress)
         _same_buffers(learner.kept, world)
         scores = validate(learner.kept, prepared, config.evaluate.batch_size, rank, world)
-        if train.patience and scores["macro"] > at.best:
+        if patience and scores["macro"] > at.best:
             at.best, at.best_epoch = scores["macro"], epoch
             at.best_state = {name: value.clone() for name, value in learner.kept.state_dict().items()}
         report(
@@ -163,11 +165,13 @@ def train_epoch(
     _seed(config.seed, at.epoch, at.step, batches.rank)
     for batch in loader:
         waited += time.perf_counter() - asked
-        for name, part in learner.step(batch).items():
+        done = at.step + 1
+        keep = config.checkpoint_steps > 0 and done % config.checkpoint_steps == 0 and done < len(batches)
+        for name, part in learner.step(batch, move=keep or done == len(batches)).items():
             sums[name] = sums[name] + part if name in sums else part
-        at.step += 1
+        at.step = done
         progress(at.epoch, at.step, len(batches))
-        if config.checkpoint_steps and at.step % config.checkpoint_steps == 0 and at.step < len(batches):
+        if keep:
             checkpoint({"epoch": at.epoch, "step": at.step})
             _seed(config.seed, at.epoch, at.step, batches.rank)  # a resumed run draws the same numbers
         asked = time.perf_counter()
