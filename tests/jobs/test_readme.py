@@ -84,6 +84,7 @@ def test_every_command_of_the_readme_is_run_here() -> None:
     lines = [line for _, block in BLOCKS for line in block.splitlines() if line.strip()]
     assert len(lines) > 8
     assert [line for line in lines if not line.startswith(known)] == []
+    assert not re.search(r"^[A-Z]{4,}$", README, re.MULTILINE), "a placeholder was left"
 
 
 def test_the_demo_ends_with_a_result_and_words_help_on_the_tail(demo: Path) -> None:
