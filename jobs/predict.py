@@ -8,6 +8,8 @@ Writes labels/predictions/*.parquet, labels/quarantine/*.parquet (rows without a
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sicot import cluster, config, registry, track
 from sicot.errors import door
 from sicot.evaluate.predict import check, predict
@@ -20,6 +22,8 @@ class PredictJob(config.Job):
     model: str = "models:/sicot@champion"
     """Model to ask: an MLflow URI or the folder of a bundle."""
     catalogue: config.Catalogue = config.Catalogue()
+    split: Literal["train", "val", "test"] | None = None
+    """Only rows of this split; default: all rows."""
     out: str
     """Folder or URI for the answers."""
     overwrite: bool = False
@@ -37,7 +41,7 @@ def main() -> None:
     bundle = registry.fetch(job.model, job.tracking_uri)
     with cluster.session(), track.run(job, "predict", job.out) as run:
         registry.link(run, job.model, bundle)
-        rows = catalogue_rows(job.catalogue).dataset
+        rows = catalogue_rows(job.catalogue, job.split, all_splits=True).dataset
         summary = predict(bundle, rows, job.out, job.top, job.batch_size, job.overwrite)
         run.metrics({"rows": summary["rows"], "answered": summary["answered"], "quarantined": summary["quarantined"]})
     print(f"{summary['answered']:,} of {summary['rows']:,} rows answered: {job.out}/predictions")

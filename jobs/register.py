@@ -65,7 +65,7 @@ def register(job: RegisterJob, run: track.Run) -> None:
     if job.promote:
         catalogue = job.catalogue.model_copy(update={"path": job.rows or f"{folder}/{job.name}/prepared"})
         with cluster.session():
-            question = gate_question(bundle, catalogue_rows(catalogue), job.evaluate)
+            question = gate_question(catalogue_rows(catalogue), job.evaluate)
             print(registry.promote(name, version, uri, question, job.registry.tail_tolerance).reason)
 
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ import pandas as pd
 import pytest
 import requests
 
-from sicot import registry, track
-from sicot.bundle import Bundle
+from sicot import registry, storage, track
+from sicot.bundle import Bundle, annotate
 from sicot.config import Job, Track
 from sicot.errors import UserError
 from tests import builders
@@ -66,9 +66,9 @@ def register(job: Job, *folders: str) -> list[int]:
 def scores(**of: tuple[float, float | None]) -> registry.Ask:
     """Answers the gate by the first figure of a bundle's digest: overall and tail accuracy."""
 
-    def ask(folder: str) -> dict[str, dict[str, Any]]:
-        top1, tail = of[f"b{registry.digest_of(folder)[0]}"]
-        return {"image": {"top1": top1, "tail": tail}}
+    def ask(folders: Sequence[str]) -> list[dict[str, dict[str, Any]]]:
+        figures = [of[f"b{registry.digest_of(folder)[0]}"] for folder in folders]
+        return [{"image": {"top1": top1, "tail": tail}} for top1, tail in figures]
 
     return ask
 
@@ -96,10 +96,50 @@ def test_what_is_fetched_is_the_bundle_and_holds_nothing_pickled(job: Job, bundl
     assert ".safetensors" in kept
 
 
-def test_fetching_again_downloads_into_the_same_place(job: Job, bundles: list[str]) -> None:
+def test_what_was_fetched_is_not_downloaded_again(
+    job: Job, bundles: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     register(job, bundles[0])
-    first, second = (registry.fetch("models:/sicot/1", job.tracking_uri) for _ in range(2))
-    assert first == second
+    first = registry.fetch("models:/sicot/1", job.tracking_uri)
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda *_, **__: pytest.fail("downloaded again"))
+    assert registry.fetch("models:/sicot@challenger", job.tracking_uri) == first
+
+
+@pytest.mark.parametrize("damage", ["a file is cut short", "a file is gone", "bundle.json is changed"])
+def test_a_damaged_copy_in_the_cache_is_fetched_anew(job: Job, bundles: list[str], damage: str) -> None:
+    register(job, bundles[0])
+    kept = Path(registry.fetch("models:/sicot/1", job.tracking_uri))
+    whole = {path.name: path.read_bytes() for path in kept.iterdir()}
+    if damage == "a file is cut short":
+        os.truncate(kept / "weights.safetensors", 100)
+    elif damage == "a file is gone":
+        (kept / "vocabulary.parquet").unlink()
+    else:
+        (kept / "bundle.json").write_text("{}")
+    assert registry.fetch("models:/sicot/1", job.tracking_uri) == str(kept)
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == whole
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]  # nothing is left beside it
+
+
+def test_a_version_that_does_not_say_what_it_holds_is_downloaded(job: Job, bundles: list[str]) -> None:
+    register(job, bundles[0])
+    track.connect(job.tracking_uri).delete_model_version_tag(NAME, "1", registry.BUNDLE)
+    assert [registry.digest_of(registry.fetch("models:/sicot/1", job.tracking_uri)) for _ in range(2)] == ["0" * 64] * 2
+
+
+def test_a_bundle_on_an_object_store_is_downloaded_once_until_it_changes(
+    job: Job, bundles: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = "memory://shop/bundle"
+    storage.replace_folder(bundles[0], uri)
+    first = registry.fetch(uri, job.tracking_uri)
+    with monkeypatch.context() as offline:
+        offline.setattr(storage, "local_folder", lambda *_: pytest.fail("downloaded again"))
+        assert registry.fetch(f"{uri}/", job.tracking_uri) == first
+    annotate(uri, {"image": {"top1": 0.5}})
+    second = registry.fetch(uri, job.tracking_uri)
+    assert second != first
+    assert Bundle.load(second).info.metrics == {"image": {"top1": 0.5}}
 
 
 def test_fetching_runs_no_code_of_the_artifact(job: Job, bundles: list[str], tmp_path: Path) -> None:
@@ -168,6 +208,16 @@ def test_every_regime_has_to_pass() -> None:
         "image_text top1 0.6000 against 0.8000"
     ]
     assert registry.gate({"image": good, "image_text": bad}, {"image": bad}, 0.0) == []  # a visual-only champion
+
+
+def test_a_visual_only_candidate_answers_words_by_the_photo() -> None:
+    photo, both = {"top1": 0.7, "tail": 0.5}, {"top1": 0.8, "tail": 0.6}
+    champion = {"image": photo, "image_text": both}
+    assert registry.gate({"image": photo}, champion, 0.01) == [
+        "image_text top1 0.7000 against 0.8000",
+        "image_text tail 0.5000 against 0.6000",
+    ]
+    assert registry.gate({"image": both}, champion, 0.01) == []  # photos alone do as well
 
 
 def test_rollback_goes_back_one_champion_at_a_time(job: Job, bundles: list[str]) -> None:

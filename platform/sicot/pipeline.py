@@ -104,7 +104,7 @@ def run(experiment: Experiment, start: Start, stop: Callable[[], None], dashboar
                 experiment.registry.name,
                 version,
                 experiment.tracking_uri,
-                evaluation.gate_question(folder, evaluation.prepared_rows(prepared), experiment.evaluate),
+                evaluation.gate_question(evaluation.prepared_rows(prepared), experiment.evaluate),
                 experiment.registry.tail_tolerance,
             )
             print(decision.reason)

@@ -5,12 +5,10 @@ Every registered version is a `challenger` first; the one that people are served
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -23,11 +21,11 @@ from mlflow.entities import LoggedModel, LoggedModelInput, LoggedModelOutput
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
-from sicot import storage, track
+from sicot import cache, storage, track
 from sicot.errors import UserError
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-DIGEST, PREVIOUS, GATE = "sicot.digest", "sicot.previous_champion", "sicot.gate"
+DIGEST, BUNDLE, PREVIOUS, GATE = "sicot.digest", "sicot.bundle", "sicot.previous_champion", "sicot.gate"
 
 PYFUNC = ModelSignature(
     inputs=Schema(
@@ -52,8 +50,10 @@ PYFUNC_NEEDS = (
     *("jieba", "pydantic", "pydantic-settings", "pyyaml"),
 )
 
-Ask = Callable[[str], Mapping[str, Mapping[str, Any]]]
-"""Bundle folder → metrics by regime, each with `top1` and `tail`; the same rows whenever it is asked."""
+Figures = Mapping[str, Mapping[str, Any]]
+"""`top1` and `tail` by regime: image, and image_text where the model uses words."""
+Ask = Callable[[Sequence[str]], Sequence[Figures]]
+"""Bundle folders → figures of each, measured on the same rows, with the same rows as tail."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Decision:
 
     promoted: bool
     reason: str
-    candidate: Mapping[str, Mapping[str, Any]] | None = None
-    champion: Mapping[str, Mapping[str, Any]] | None = None
+    candidate: Figures | None = None
+    champion: Figures | None = None
 
 
 def register(run: track.Run, bundle_folder: str, name: str) -> int:
@@ -94,8 +94,9 @@ def register(run: track.Run, bundle_folder: str, name: str) -> int:
             number = max(int(v.version) for v in same)
         else:
             model = _log_model(run, bundle_folder, digest)
+            tags = {DIGEST: digest, BUNDLE: cache.name((Path(bundle_folder) / "bundle.json").read_bytes())}
             made = client.create_model_version(
-                name, model.artifact_location, run_id=run.id, tags={DIGEST: digest}, model_id=model.model_id
+                name, model.artifact_location, run_id=run.id, tags=tags, model_id=model.model_id
             )
             number = int(made.version)
         client.set_registered_model_alias(name, CHALLENGER, str(number))
@@ -105,6 +106,8 @@ def register(run: track.Run, bundle_folder: str, name: str) -> int:
 def fetch(uri: str, tracking_uri: str) -> str:
     """A local folder with the bundle; what is downloaded is kept in the user's cache. No code of it is run.
 
+    What the cache has, undamaged, is not downloaded again; `runs:/` alone is, since it does not say what it holds.
+
     Args:
         uri: `models:/name@alias`, `models:/name/version`, `runs:/id/path`, or the folder or URI of a bundle.
         tracking_uri: MLflow's store; not asked for folders.
@@ -112,41 +115,34 @@ def fetch(uri: str, tracking_uri: str) -> str:
     Raises :class:`UserError` if there is no such model or bundle, or the server does not answer.
     """
     if uri.startswith(("models:/", "runs:/")):
-        client = track.connect(tracking_uri)
-        source = uri
-        if uri.startswith("models:/"):
-            version = _version(client, uri)
-            source = client.get_model_version_download_uri(version.name, version.version)
-        with tempfile.TemporaryDirectory(dir=_cache()) as aside:
-            with track.talking(tracking_uri):
-                got = Path(mlflow.artifacts.download_artifacts(source, dst_path=aside, tracking_uri=tracking_uri))
-            found = sorted(got.rglob("bundle.json"), key=lambda path: len(path.parts))
-            if not found:
-                raise UserError(f"{uri} holds no sicot bundle: register one with `python -m jobs.register`")
-            return _keep(found[0].parent)
+        return _fetch_logged(uri, tracking_uri)
     if "://" not in uri:
         folder = Path(uri).absolute()
         if not (folder / "bundle.json").exists():
             raise UserError(f"no bundle at {uri}: give the folder of a bundle, or models:/name@champion")
         return str(folder)
-    with tempfile.TemporaryDirectory(dir=_cache()) as aside:
-        try:
-            return _keep(Path(storage.local_folder(uri, f"{aside}/bundle")))
-        except FileNotFoundError as error:
-            raise UserError(f"no bundle at {uri}") from error
+    system, path = storage.open_uri(uri)
+    try:
+        with system.open_input_stream(f"{path.rstrip('/')}/bundle.json") as note:
+            if kept := cache.find(cache.name(note.read())):
+                return kept
+        with cache.aside() as aside:
+            return cache.keep(Path(storage.local_folder(uri, f"{aside}/bundle")))
+    except FileNotFoundError as error:
+        raise UserError(f"no bundle at {uri}") from error
 
 
 def promote(name: str, version: int, uri: str, ask: Ask, tail_tolerance: float = 0.01) -> Decision:
     """Make a version the champion if it passes the gate.
 
-    In every regime that `ask` reports of both, overall accuracy must not drop, and tail accuracy not by more than
+    In every regime of the champion, overall accuracy must not drop, and tail accuracy not by more than
     `tail_tolerance`. Where there is no champion yet, the version becomes it without a rival.
 
     Args:
         name: registered model.
         version: the candidate.
         uri: MLflow's store.
-        ask: measures a bundle, always on the same rows.
+        ask: measures candidate and champion on the same rows.
         tail_tolerance: a share in [0, 1].
     """
     client = track.connect(uri)
@@ -158,7 +154,7 @@ def promote(name: str, version: int, uri: str, ask: Ask, tail_tolerance: float =
         with track.talking(uri):
             client.set_registered_model_alias(name, CHAMPION, str(version))
         return Decision(True, f"version {version} is the first champion")
-    mine, theirs = (ask(fetch(f"models:/{name}/{number}", uri)) for number in (version, champion))
+    mine, theirs = ask([fetch(f"models:/{name}/{number}", uri) for number in (version, champion)])
     lost = gate(mine, theirs, tail_tolerance)
     with track.talking(uri):
         client.set_model_version_tag(name, str(version), GATE, json.dumps({"lost": lost, "against": champion}))
@@ -168,12 +164,16 @@ def promote(name: str, version: int, uri: str, ask: Ask, tail_tolerance: float =
     return Decision(True, f"version {version} is champion in place of version {champion}", mine, theirs)
 
 
-def gate(candidate: Mapping[str, Any], champion: Mapping[str, Any], tail_tolerance: float) -> list[str]:
-    """Why the candidate must not replace the champion; empty if it may."""
+def gate(candidate: Figures, champion: Figures, tail_tolerance: float) -> list[str]:
+    """Why the candidate must not replace the champion; empty if it may.
+
+    A candidate that does not use words answers photo and words as it answers the photo alone.
+    """
     lost = []
-    for regime in [regime for regime in candidate if regime in champion]:
+    for regime, theirs in champion.items():
+        mine = candidate.get(regime, candidate["image"])
         for what, tolerance in (("top1", 0.0), ("tail", tail_tolerance)):
-            new, old = candidate[regime][what], champion[regime][what]
+            new, old = mine[what], theirs[what]
             if new is not None and old is not None and new < old - tolerance - 1e-9:
                 lost.append(f"{regime} {what} {new:.4f} against {old:.4f}")
     return lost
@@ -254,6 +254,24 @@ def digest_of(bundle_folder: str | Path) -> str:
         raise UserError(f"no bundle at {bundle_folder}: it must hold a bundle.json") from error
 
 
+def _fetch_logged(uri: str, tracking_uri: str) -> str:
+    """:func:`fetch` for what MLflow keeps."""
+    client = track.connect(tracking_uri)
+    source = uri
+    if uri.startswith("models:/"):
+        version = _version(client, uri)
+        if BUNDLE in version.tags and (kept := cache.find(version.tags[BUNDLE])):
+            return kept
+        source = client.get_model_version_download_uri(version.name, version.version)
+    with cache.aside() as aside:
+        with track.talking(tracking_uri):
+            got = Path(mlflow.artifacts.download_artifacts(source, dst_path=str(aside), tracking_uri=tracking_uri))
+        found = sorted(got.rglob("bundle.json"), key=lambda path: len(path.parts))
+        if not found:
+            raise UserError(f"{uri} holds no sicot bundle: register one with `python -m jobs.register`")
+        return cache.keep(found[0].parent)
+
+
 def _alias(client: Any, name: str, alias: str) -> int | None:
     with track.talking(client.tracking_uri):
         number = client.get_registered_model(name).aliases.get(alias)
@@ -304,24 +322,3 @@ def _log_model(run: track.Run, bundle_folder: str, digest: str) -> LoggedModel:
         client.finalize_logged_model(model.model_id, "READY")
         client.log_outputs(run.id, [LoggedModelOutput(model.model_id, step=0)])
     return model
-
-
-def _cache() -> Path:
-    """Where downloaded bundles are kept."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sicot" / "bundles"
-    cache.mkdir(parents=True, exist_ok=True)
-    return cache
-
-
-def _keep(folder: Path) -> str:
-    """Move a downloaded bundle into the cache; returns where it is.
-
-    Its name there is the hash of bundle.json, which holds the hashes of all other files.
-    """
-    kept = _cache() / hashlib.sha256((folder / "bundle.json").read_bytes()).hexdigest()
-    try:
-        folder.rename(kept)
-    except OSError:  # it is there already
-        if not (kept / "bundle.json").exists():
-            raise
-    return str(kept)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from sicot import track
 from sicot.config import Experiment
 
 NAMES = {"image": "photo", "image_text": "photo + words", "text": "words"}
@@ -31,15 +31,17 @@ def show(experiment: Experiment, summary: dict[str, Any], dashboard: str) -> Non
         f"p50 {served['p50_ms']} ms"
     )
     print("   seconds: " + ", ".join(f"{step} {value:.0f}" for step, value in seconds.items()))
-    root = Path(experiment.folder)
-    print("\n━━ where to look next")
+    root, store = experiment.folder, track.mask(experiment.tracking_uri)
+    ui = store if store.startswith("http") else f"mlflow ui --host 127.0.0.1 --backend-store-uri {store}"
+    model = f"models:/{experiment.registry.name}@champion"
+    print("\n━━ where to look next (commands want the environment: . .venv/bin/activate)")
     for what, where in {
-        "summary": root / "summary.json",
-        "report, plots, card": root / "report",
-        "MLflow": "make mlflow     → http://127.0.0.1:5000",
-        "the web page": "make serve      → http://127.0.0.1:8000",
-        "evaluate": f"python -m jobs.evaluate --model models:/{experiment.registry.name}@champion --catalogue.path …",
-        "tune": f"python -m tuning.search --config {root / 'config.yaml'}",
+        "summary": f"{root}/summary.json",
+        "report, plots, card": f"{root}/report",
+        "MLflow": ui,
+        "the web page": f"python -m jobs.serve --model {model}",
+        "evaluate": f"python -m jobs.evaluate --model {model} --catalogue.path …",
+        "tune": f"python -m tuning.search --config {root}/config.yaml",
         "Ray dashboard": f"{dashboard} while a job runs",
     }.items():
         print(f"   {what:<20} {where}")

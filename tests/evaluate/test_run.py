@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sicot.catalogue.schema import ROW
 from sicot.errors import UserError
 from sicot.evaluate import report
 from sicot.evaluate.run import Rows, catalogue_rows, evaluate, gate_question, prepared_rows
-from sicot.prepare.prepared import PreparedSet
+from sicot.prepare.prepared import CLASSES, PreparedSet
 from tests import builders
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -65,10 +66,49 @@ def test_a_prepared_set_may_be_named_by_its_folder_a_split_or_a_file(made: tuple
         (f"{root}/", "val", 24),
         (f"{root}/val", None, 24),
         (f"{root}/val/00000.parquet", None, 24),
+        (f"{root}/val/*.parquet", None, 24),
+        (f"{root}/*/00000.parquet", "val", 24),
     ):
         found = catalogue_rows(config.Catalogue(path=path), split)
         assert found.dataset.count() == rows, path
         assert found.labels == builders.LABELS
+    every = sum(made[1].manifest.rows.values())
+    assert catalogue_rows(config.Catalogue(path=root), all_splits=True).dataset.count() == every
+    with pytest.raises(UserError, match=r"^test split of .*/val has no rows$"):
+        catalogue_rows(config.Catalogue(path=f"{root}/val"), "test")
+
+
+def test_a_file_of_a_prepared_set_means_that_file_alone(tmp_path: Path) -> None:
+    prepared = builders.prepared_set(tmp_path)
+    table = pq.read_table(f"{tmp_path}/val/00000.parquet")
+    pq.write_table(table.slice(0, 10), f"{tmp_path}/val/00000.parquet")
+    pq.write_table(table.slice(10), f"{tmp_path}/val/00001.parquet")
+    files = {**prepared.manifest.files, "val": ["val/00000.parquet", "val/00001.parquet"]}
+    manifest = prepared.manifest.model_copy(update={"files": files})
+    (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
+    for name, rows in (("val/00000.parquet", 10), ("val/00001.parquet", 14), ("val", 24)):
+        assert catalogue_rows(config.Catalogue(path=f"{tmp_path}/{name}")).dataset.count() == rows
+
+
+@pytest.mark.parametrize(
+    "manifest", ['{"name": "shop", "icons": []}', '["a", "list"]', "no JSON", '{"version": 1, "digest": "x"}']
+)
+@pytest.mark.parametrize("place", [".", "shoes/new"])
+def test_a_catalogue_beside_somebody_elses_manifest_is_a_catalogue(tmp_path: Path, manifest: str, place: str) -> None:
+    folder = tmp_path / place
+    folder.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "manifest.json").write_text(manifest)
+    pq.write_table(pa.Table.from_pylist([labelled("red-bag", n) for n in range(3)], ROW), folder / "products.parquet")
+    for path in (folder, folder / "products.parquet"):
+        found = catalogue_rows(config.Catalogue(path=str(path)))
+        assert (found.labels, found.dataset.count()) == (None, 3)
+
+
+def test_what_stands_beside_the_splits_is_none_of_them(made: tuple[str, PreparedSet]) -> None:
+    place = Path(made[1].root, "more")
+    place.mkdir()
+    pq.write_table(pa.Table.from_pylist([labelled("red-bag", 0)], ROW), place / "products.parquet")
+    assert catalogue_rows(config.Catalogue(path=str(place))).dataset.count() == 1
 
 
 def test_a_split_of_a_catalogue_and_rows_nobody_can_measure(made: tuple[str, PreparedSet], tmp_path: Path) -> None:
@@ -111,10 +151,27 @@ def test_a_visual_only_model_is_measured_by_photo_alone(tmp_path: Path) -> None:
 def test_the_gate_asks_the_same_rows_and_counts_what_is_not_answered_as_wrong(made: tuple[str, PreparedSet]) -> None:
     rows = [labelled("yellow-shoe", n) for n in range(3)] + [labelled("submarine", 0)]
     rows.append({**labelled("yellow-shoe", 5), "image": b"broken"})
-    question = gate_question(made[0], Rows(ray.data.from_arrow([pa.Table.from_pylist(rows, ROW)]), "here"))
-    told = question(made[0])
+    (told,) = gate_question(Rows(ray.data.from_arrow([pa.Table.from_pylist(rows, ROW)]), "here"))([made[0]])
     bundle = Bundle.load(made[0])
     right = sum(
         bundle.predict([builders.bundle.Query(r["image"])])[0].ranked[0].label == "yellow-shoe" for r in rows[:3]
     )
     assert told["image"] == {"top1": right / 5, "tail": right / 4}  # the submarine is no tail class: nobody knows it
+
+
+def test_a_candidate_that_dropped_the_rare_classes_has_them_wrong(
+    made: tuple[str, PreparedSet], tmp_path: Path
+) -> None:
+    without = tmp_path / "prepared"
+    shutil.copytree(made[1].root, without)
+    classes = pq.read_table(without / "classes.parquet").to_pylist()
+    classes[-1] |= {"label": "brown-hat", "group": "head"}  # where yellow-shoe, the tail, stood
+    pq.write_table(pa.Table.from_pylist(classes, CLASSES), without / "classes.parquet")
+    candidate = builders.bundle_folder(tmp_path)
+    rows = pa.Table.from_pylist([labelled("yellow-shoe", n) for n in range(3)] + [labelled("red-bag", 0)], ROW)
+    question = gate_question(Rows(ray.data.from_arrow([rows]), "here"))
+    for folders in ([candidate, made[0]], [made[0], candidate]):
+        told = dict(zip(folders, question(folders), strict=True))
+        assert told[candidate]["image"]["tail"] == told[candidate]["image_text"]["tail"] == 0.0
+        assert told[made[0]]["image"]["tail"] is not None
+    assert question([candidate])[0]["image"]["tail"] is None  # what it would say of itself

@@ -44,6 +44,10 @@ def test_from_a_bundle_to_a_champion_its_figures_and_labels(
     assert it.data.tags["sicot.model_version"] == "1"
     assert {file.path for file in client.list_artifacts(it.info.run_id, "report")} >= {"report/MODEL_CARD.md"}
 
+    said = run("predict", "--catalogue.path", prepared, "--out", str(tmp_path / "every"))
+    assert "186 of 186 rows answered" in said  # all splits
+    said = run("predict", "--catalogue.path", prepared, "--split", "test", "--out", str(tmp_path / "test"))
+    assert "36 of 36 rows answered" in said
     said = run("predict", "--catalogue.path", f"{prepared}/val", "--out", str(tmp_path / "labels"), "--top", "2")
     assert "24 of 24 rows answered" in said
     assert {len(row["ranked"]) for row in pq.read_table(tmp_path / "labels" / "predictions").to_pylist()} == {2}

@@ -203,6 +203,7 @@ def test_finished_files_are_kept_when_a_later_stage_fails(
         PreparedSet.open(str(root))
     times = {path: path.stat().st_mtime_ns for path in root.glob("train/*.parquet")}
     assert len(times) == 8
+    (root / "train" / "000003.parquet.0123abcd.part").write_bytes(b"half")  # as a killed task would leave it
     result = pipeline.prepare(again)
     assert {path: path.stat().st_mtime_ns for path in root.glob("train/*.parquet")} == times
     assert content(result) == content(made)

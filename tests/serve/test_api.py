@@ -62,7 +62,7 @@ def post(model: Recorded, **request: Any) -> httpx.Response:
 
 
 def refusal(response: httpx.Response) -> tuple[int, str]:
-    """Status and code of an error; its body has nothing but a code and a message."""
+    """Status and code of an error; its body has nothing but the request's id, a code and a message."""
     schema.Error.model_validate(response.json())
     return response.status_code, response.json()["error"]["code"]
 
@@ -136,11 +136,33 @@ def test_what_the_model_cannot_answer_is_the_clients_error(error: Exception, exp
     assert str(error) in response.json()["error"]["message"]
 
 
-def test_a_bug_of_ours_tells_nothing():
-    response = post(Recorded(RuntimeError("/secret/path")), content=b"photo", headers=JPEG)
+@pytest.mark.parametrize("given", ["my-id", None])
+def test_a_bug_of_ours_tells_nothing_but_where_the_log_has_it(given: str | None, caplog: pytest.LogCaptureFixture):
+    bug = Recorded(RuntimeError("/secret/path"))
+    response = post(bug, content=b"photo", headers={**JPEG, **({"x-request-id": given} if given else {})})
     assert refusal(response) == (500, "internal")
     assert "secret" not in response.text
     assert "Traceback" not in response.text
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert response.headers["cache-control"] == "no-store"
+    request_id = response.json()["request_id"]
+    assert request_id == (given or response.headers["x-request-id"])
+    (line,) = [line for line in caplog.text.splitlines() if request_id in line]
+    assert "POST '/v1/recognize'" in line
+    assert "RuntimeError: /secret/path" in caplog.text
+
+
+def test_a_request_has_one_id_whatever_becomes_of_it():
+    async def conversation(client: httpx.AsyncClient) -> None:
+        for request in (client.get("/"), client.get("/nothing"), client.post("/v1/recognize", data={"title": "x"})):
+            response = await request
+            assert len(response.headers["x-request-id"]) == 36
+            if response.headers["content-type"] == "application/json":
+                assert response.json()["request_id"] == response.headers["x-request-id"]
+        told = await client.post("/v1/recognize", data={"k": "0"}, headers={"x-request-id": "my-id"})
+        assert told.json()["request_id"] == "my-id"
+
+    talk(Recorded(), conversation)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "video/mp4", ""])

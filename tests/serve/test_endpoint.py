@@ -6,6 +6,7 @@ import io
 import socket
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import ray
 import yaml
 from PIL import Image
 from ray import serve
@@ -22,6 +24,7 @@ from serve_apps import recognizer
 from sicot import config, registry
 from sicot.bundle import Answer, Bundle, Query
 from sicot.endpoint import schema, server
+from sicot.endpoint.replica import Replica
 from sicot.errors import UserError
 from tests.builders import LABELS, photo
 from tests.serve.conftest import SETTINGS
@@ -201,6 +204,36 @@ def test_all_this_killed_no_replica(client: httpx.Client):
     status = serve.status().applications["default"].deployments["recognizer"]
     assert status.status == "HEALTHY"
     assert status.replica_states == {"RUNNING": 1}
+
+
+class Broken(Replica):
+    """A replica with a bug."""
+
+    async def recognise(self, query: Query, k: int) -> Answer:
+        raise RuntimeError("/secret/path")
+
+
+def test_a_bug_in_a_replica_is_found_in_its_log_by_the_requests_id(endpoint: str, tiny_bundle: str):
+    settings = SETTINGS.model_copy(update={"model": tiny_bundle})
+    deployment = serve.deployment(name="broken")(serve.ingress()(Broken))
+    serve.run(deployment.bind(settings, "", page="serve_apps"), name="broken", route_prefix="/broken")
+    try:
+        response = httpx.post(f"{endpoint}/broken/v1/recognize", content=photo("red-bag", 7), headers=JPEG, timeout=30)
+    finally:
+        serve.delete("broken")
+    assert refusal(response) == (500, "internal")
+    assert "secret" not in response.text
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    request_id = response.json()["request_id"]
+    assert response.headers.get_list("x-request-id") == [request_id]
+    logs = Path(ray._private.worker._global_node.get_session_dir_path(), "logs", "serve")
+    for _ in range(50):
+        text = "".join(log.read_text() for log in logs.glob("replica_broken_*.log"))
+        if "RuntimeError: /secret/path" in text:
+            break
+        time.sleep(0.1)
+    assert f"request {request_id} failed: POST" in text
+    assert "RuntimeError: /secret/path" in text
 
 
 # ---------------------------------------------------------------- starting

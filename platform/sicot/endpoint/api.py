@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sicot import __version__, bundle, config
@@ -21,6 +22,8 @@ from sicot.endpoint import body, errors, schema
 from sicot.endpoint.errors import Problem
 from sicot.errors import UserError
 from sicot.prepare.images import BadImage
+
+log = logging.getLogger(__name__)
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -80,7 +83,7 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(Headers)
+    app.add_middleware(Envelope)
     errors.install(app)
     info, free = answers.info, Places(places(settings))
     model = schema.Model(name=info.name, version=answers.version, digest=info.digest)
@@ -112,7 +115,7 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
             query = bundle.Query(photo, fields.title, tuple(fields.tags))
             answer = await _answered(answers, query, fields.k)
         return schema.Recognition(
-            request_id=request.headers.get("x-request-id") or str(uuid.uuid4()),
+            request_id=request.state.request_id,
             model=model,
             milliseconds=round((time.perf_counter() - start) * 1000, 1),
             **asdict(answer),
@@ -163,23 +166,43 @@ async def _answered(answers: Answers, query: bundle.Query, k: int) -> bundle.Ans
         raise Problem(422, "bad_field", str(error)) from error
 
 
-class Headers:
-    """Adds `HEADERS` to every response; a model's answers are not kept by caches."""
+class Envelope:
+    """Gives every request an id and every response `HEADERS`; answers for our bugs, whose traceback is only logged.
+
+    Starlette's own handler of last resort stands outside all middleware: its responses would go without the headers.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        given = Headers(scope=scope).get("x-request-id")
+        request_id = given or str(uuid.uuid4())
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        started = False
 
         async def with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("Cache-Control", "no-cache" if "etag" in headers else "no-store")
+                if not given:  # who gave one, like Ray Serve's proxy, answers with it
+                    headers["X-Request-ID"] = request_id
             await send(message)
 
-        await self.app(scope, receive, with_headers)
+        try:
+            await self.app(scope, receive, with_headers)
+        except Exception:
+            log.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"])
+            if started:
+                raise
+            response = errors.answer(request_id, 500, "internal", "something went wrong on our side")
+            await response(scope, receive, with_headers)
 
 
 def request_body(limits: schema.Limits) -> dict[str, Any]:

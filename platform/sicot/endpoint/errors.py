@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -13,15 +12,13 @@ from starlette.exceptions import HTTPException
 
 from sicot.endpoint.schema import Error
 
-log = logging.getLogger(__name__)
-
 ERRORS: dict[int, str] = {
     400: "`image_unreadable`: the photo is damaged or empty. `bad_body`: the form cannot be parsed.",
     408: "`timeout`: the body did not arrive in time.",
     413: "`body_too_large` or `image_too_large`: more bytes or pixels than `/v1/model` allows.",
     415: "`image_type`: no photo format the model reads. `body_type`: neither a form nor an image.",
     422: "`bad_field`: a field is unknown, missing or out of range; the message names it.",
-    500: "`internal`: a bug of ours; the request's X-Request-ID finds it in the log.",
+    500: "`internal`: a bug of ours; `request_id` finds it in the log.",
     503: "`full`: too many requests are waiting; try again after `Retry-After` seconds.",
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -46,19 +43,15 @@ def bad_field(error: ValidationError) -> Problem:
     return Problem(422, "bad_field", f"{name}: {first['msg']}")
 
 
-def answer(status: int, code: str, message: str, headers: Any = None) -> JSONResponse:
+def answer(request_id: str, status: int, code: str, message: str, headers: Any = None) -> JSONResponse:
     """The error as a response."""
-    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+    return JSONResponse({"request_id": request_id, "error": {"code": code, "message": message}}, status, headers)
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of ``app`` JSON, those of the framework and our own bugs too."""
+    """Make every error of ``app`` JSON, those of the framework too; requests have their id in ``state``."""
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
         code = error.code if isinstance(error, Problem) else HTTPStatus(error.status_code).name.lower()
-        return answer(error.status_code, code, str(error.detail), error.headers)
-
-    @app.exception_handler(Exception)
-    async def _bug(_: Request, error: Exception) -> JSONResponse:
-        return answer(500, "internal", "something went wrong on our side")  # the traceback goes to the log alone
+        return answer(request.state.request_id, error.status_code, code, str(error.detail), error.headers)

@@ -162,5 +162,7 @@ class Detail(Wire):
 class Error(Wire):
     """Every answer that is no success looks like this."""
 
+    request_id: str
+    """The request's X-Request-ID, or a fresh one."""
     error: Detail
     """What went wrong."""

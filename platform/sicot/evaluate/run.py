@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,7 @@ from ray.data import Dataset
 from sicot import config, storage
 from sicot.bundle import Bundle
 from sicot.catalogue import sources
+from sicot.catalogue.schema import SPLITS
 from sicot.errors import UserError
 from sicot.evaluate import metrics, report
 from sicot.evaluate.ask import REGIMES, ask
@@ -51,30 +54,26 @@ class Evaluation:
 
 def prepared_rows(prepared: PreparedSet, split: str = "test") -> Rows:
     """A split of a prepared set."""
-    if not prepared.manifest.files[split]:
-        raise UserError(f"{prepared.root} has no rows in its {split} split")
-    groups = [
-        {"uri": uri, "group": group}
-        for uri, file in zip(prepared.uris(split), prepared.parquet(split), strict=True)
-        for group in range(file.num_row_groups)
-    ]
-    work = ray.data.from_arrow([pa.Table.from_pylist([group]) for group in groups])
-    dataset = work.map_batches(_row_group, batch_size=1, batch_format="pyarrow")
-    return Rows(dataset, f"{split} split of {prepared.root}", prepared.classes.labels)
+    return _rows_of(prepared, _files(prepared, split), f"{split} split of {prepared.root}")
 
 
-def catalogue_rows(catalogue: config.Catalogue, split: str | None = None) -> Rows:
+def catalogue_rows(catalogue: config.Catalogue, split: str | None = None, all_splits: bool = False) -> Rows:
     """The rows of any file in the catalogue's schema, or of a prepared set, its split folders or files.
 
     Args:
         catalogue: where they are.
-        split: only rows of this split. None: all rows of a catalogue, the test split of a prepared set.
+        split: only rows of this split. None: all rows that `catalogue` names.
+        all_splits: what a prepared set named as a whole and without a split means: all of it, or its test split.
     """
-    folder = catalogue.path.rstrip("/")
-    for root in (folder, _parent(folder), _parent(_parent(folder))):
-        if root and catalogue.path != "synthetic" and storage.exists(f"{root}/manifest.json"):
-            named = next((s for s in ("train", "val", "test") if s in folder.removeprefix(root).split("/")), "test")
-            return prepared_rows(PreparedSet.open(root), split or named)
+    path = catalogue.path.rstrip("/")
+    for root in (path, _parent(path), _parent(_parent(path))):
+        inside = path.removeprefix(root).strip("/")
+        if root and catalogue.path != "synthetic" and _is_prepared(root):
+            prepared = PreparedSet.open(root)
+            wanted = split or (None if inside or all_splits else "test")
+            if _files(prepared, None, inside):  # else something that stands beside the splits
+                name = f"{wanted} split of {path}" if wanted else path
+                return _rows_of(prepared, _files(prepared, wanted, inside), name)
     dataset = sources.read(catalogue)
     if split is None:
         return Rows(dataset, catalogue.path)
@@ -125,36 +124,88 @@ def evaluate(
 
 
 def gate_question(
-    judge_folder: str, rows: Rows, settings: config.Evaluate = SETTINGS
-) -> Callable[[str], dict[str, dict[str, float | None]]]:
+    rows: Rows, settings: config.Evaluate = SETTINGS
+) -> Callable[[Sequence[str]], list[dict[str, dict[str, float | None]]]]:
     """What :func:`sicot.registry.promote` asks candidate and champion: both the same rows, all that have a label.
 
-    Which rows are tail is for the classes of the bundle in `judge_folder` (the candidate) to say. A row that a bundle
-    cannot answer, or whose label it does not know, it has wrong.
+    A row is tail if any of the bundles asked calls its class so: a class that one of them has dropped still counts.
+    A row that a bundle cannot answer, or whose label it does not know, it has wrong.
     """
-    classes = Bundle.load(judge_folder).classes
-    groups = dict(zip(classes.labels, classes.group.tolist(), strict=True))
 
-    def question(bundle_folder: str) -> dict[str, dict[str, float | None]]:
-        regimes = REGIMES[:2]
-        table = _labelled(ask(bundle_folder, rows.dataset, regimes, k=1, batch_size=settings.batch_size), rows)
-        target = _target(table, Bundle.load(bundle_folder))
-        tail = np.array([groups.get(label) == "tail" for label in table["label"].to_pylist()], bool)
-        figures = {}
-        for regime in [regime for regime in regimes if regime in table.column_names]:
-            correct = np.zeros(table.num_rows, bool)
-            there = _answered(table, regime)
-            correct[there] = Answers(target[there], *_ranked(table, regime, there)).correct
-            figures[regime] = {"top1": metrics.share(correct)[0], "tail": metrics.share(correct[tail])[0]}
-        return figures
+    def question(folders: Sequence[str]) -> list[dict[str, dict[str, float | None]]]:
+        bundles = [Bundle.load(folder) for folder in folders]
+        tail = {
+            label
+            for bundle in bundles
+            for label, group in zip(bundle.classes.labels, bundle.classes.group, strict=True)
+            if group == "tail"
+        }
+        return [_gate_figures(bundle, rows, tail, settings) for bundle in bundles]
 
     return question
 
 
-def _row_group(work: pa.Table) -> pa.Table:
-    system, path = storage.open_uri(work["uri"][0].as_py())
+def _gate_figures(
+    bundle: Bundle, rows: Rows, tail_labels: Collection[str], settings: config.Evaluate
+) -> dict[str, dict[str, float | None]]:
+    regimes = REGIMES[:2]
+    table = _labelled(ask(bundle.folder, rows.dataset, regimes, k=1, batch_size=settings.batch_size), rows)
+    target = _target(table, bundle)
+    tail = np.array([label in tail_labels for label in table["label"].to_pylist()], bool)
+    figures = {}
+    for regime in [regime for regime in regimes if regime in table.column_names]:
+        correct = np.zeros(table.num_rows, bool)
+        there = _answered(table, regime)
+        correct[there] = Answers(target[there], *_ranked(table, regime, there)).correct
+        figures[regime] = {"top1": metrics.share(correct)[0], "tail": metrics.share(correct[tail])[0]}
+    return figures
+
+
+def _is_prepared(root: str) -> bool:
+    """Whether there is a prepared set's manifest: other programs write files of that name too."""
+    if not storage.exists(f"{root}/manifest.json"):
+        return False
+    try:
+        manifest = storage.read_json(f"{root}/manifest.json")
+    except ValueError:
+        return False
+    return isinstance(manifest, dict) and {"version", "digest", "files"} <= manifest.keys()
+
+
+def _files(prepared: PreparedSet, split: str | None, inside: str = "") -> list[str]:
+    """URIs of the split's files, or of all splits'; only those that `inside` names by folder, file or pattern."""
+    return [
+        f"{prepared.root}/{file}"
+        for each in ([split] if split else SPLITS)
+        for file in prepared.manifest.files[each]
+        if not inside
+        or f"{file}/".startswith(f"{inside}/")
+        or (inside.count("/") == file.count("/") and fnmatchcase(file, inside))
+    ]
+
+
+def _rows_of(prepared: PreparedSet, uris: list[str], name: str) -> Rows:
+    groups = []
+    for uri in uris:
+        with _opened(uri) as file:
+            groups += [{"uri": uri, "group": group} for group in range(file.num_row_groups)]
+    if not groups:
+        raise UserError(f"{name} has no rows")
+    work = ray.data.from_arrow([pa.Table.from_pylist([group]) for group in groups])
+    dataset = work.map_batches(_row_group, batch_size=1, batch_format="pyarrow")
+    return Rows(dataset, name, prepared.classes.labels)
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[pq.ParquetFile]:
+    system, path = storage.open_uri(uri)
     with system.open_input_file(path) as file:
-        return pq.ParquetFile(file).read_row_group(work["group"][0].as_py(), columns=["id", "image", "label", "tokens"])
+        yield pq.ParquetFile(file)
+
+
+def _row_group(work: pa.Table) -> pa.Table:
+    with _opened(work["uri"][0].as_py()) as file:
+        return file.read_row_group(work["group"][0].as_py(), columns=["id", "image", "label", "tokens"])
 
 
 def _of_split(part: pa.Table, split: str) -> pa.Table:

@@ -74,6 +74,7 @@ def _make(experiment: Experiment, root: str, part: str, fingerprint: str) -> Man
     storage.write_table(f"{root}/vocabulary.parquet", vocabulary)
     storage.write_bytes(f"{root}/word_vectors.safetensors", save({"vectors": vectors}))
     _write_quarantine(f"{root}/quarantine", plan.quarantine)
+    _sweep(root)
     return Manifest(
         digest=_digest(config, plan, vocabulary, written),
         fingerprint=fingerprint,
@@ -151,6 +152,14 @@ def _discard(folder: str, mark: str) -> None:
     if system.get_file_info(path).type == pafs.FileType.File:
         system.delete_file(path)
     prepared.delete(folder)
+
+
+def _sweep(root: str) -> None:
+    """Delete what a killed run has left half-written."""
+    system, path = storage.open_uri(root)
+    for info in system.get_file_info(pafs.FileSelector(path, recursive=True)):
+        if info.base_name.endswith(".part"):
+            system.delete_file(info.path)
 
 
 # ---------------------------------------------------------------- stages
