@@ -32,7 +32,7 @@ from sicot.prepare.text import tokenise
 
 SIDE, KILOBYTES, CHARACTERS = 1000, 150, 25
 ROWS_PER_FILE = 200
-FEW = 4 * ROWS_PER_FILE
+FEW = 8 * ROWS_PER_FILE  # enough that every worker starts
 PHRASES = [
     "无线蓝牙耳机", "头戴式", "主动降噪", "运动跑步", "新款", "女士连衣裙", "夏季薄款", "纯棉", "男鞋",
     "透气网面", "休闲", "加厚保暖", "羽绒服", "保温杯", "大容量", "便携", "厨房置物架", "免打孔",
@@ -132,7 +132,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sicot-benchmark-") as place:
         folder = Path(place)
         kilobytes = catalogue(folder / "catalogue", options.rows, options.photos)
-        catalogue(folder / "few", FEW, photos=4)
+        catalogue(folder / "few", FEW, photos=8)
         settings = config.Prepare(images=config.Images(size=options.size))
         experiment = config.Experiment(
             storage=place, catalogue=config.Catalogue(path=str(folder / "catalogue")), prepare=settings

@@ -34,10 +34,12 @@ def _line(error: BaseException | None) -> str | None:
     """The line for the user, found anywhere among the causes; None if this is a bug of ours."""
     if error is None:
         return None
+    task = getattr(error, "cause", None)  # where Ray keeps the error of a task; its own text is a whole traceback
+    if isinstance(task, BaseException):
+        return _line(task)
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or error}): free some space and run the same command again"
-    # not `__context__`: an error met while a UserError was handled is one of ours. Ray keeps a task's in `cause`.
-    causes = (error.__cause__, getattr(error, "cause", None))
-    return next((line for cause in causes if isinstance(cause, BaseException) and (line := _line(cause))), None)
+    # not `__context__`: an error met while a UserError was handled is one of ours
+    return _line(error.__cause__)
