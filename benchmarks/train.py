@@ -45,7 +45,7 @@ from sicot.train.worker import build
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--rows", type=int, help="training rows (default: 1,536 on the CPU, 12,288 on a GPU)")
+    parser.add_argument("--rows", type=int, help="training rows (default: 1,024 on the CPU, 12,288 on a GPU)")
     parser.add_argument("--epochs", type=int, default=4, help="the first is not counted")
     parser.add_argument("--processes", type=int, default=min(12, os.cpu_count() or 1), help="GPU: decoding processes")
     args = parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> None:
         if args.device == "cuda":
             on_gpu(Path(folder), args.rows or 12_288, args.epochs, args.processes)
         else:
-            on_ray(Path(folder), args.rows or 1536, args.epochs)
+            on_ray(Path(folder), args.rows or 1024, args.epochs)
 
 
 # ---------------------------------------------------------------- the data and the settings, the same for all

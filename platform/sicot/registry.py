@@ -127,7 +127,9 @@ def fetch(uri: str, tracking_uri: str) -> str:
             if kept := cache.find(cache.name(note.read())):
                 return kept
         with cache.aside() as aside:
-            return cache.keep(Path(storage.local_folder(uri, f"{aside}/bundle")))
+            folder = aside / "bundle"
+            folder.mkdir()  # files are copied into what is there
+            return cache.keep(Path(storage.local_folder(uri, str(folder))))
     except FileNotFoundError as error:
         raise UserError(f"no bundle at {uri}") from error
 

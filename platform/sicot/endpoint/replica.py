@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -26,6 +27,8 @@ class Replica:
     """
 
     def __init__(self, settings: config.Serve, tracking_uri: str, page: str):
+        for handler in logging.getLogger("ray.serve").handlers:  # else bugs of ours stand in another file than requests
+            logging.getLogger("sicot").addHandler(handler)
         torch.set_num_threads(1)  # processes with several threads each are far slower than with one
         self.settings, self.page = settings, Path(str(files(page) / "page"))
         self.bundle = bundle.Bundle.load(registry.fetch(settings.model, tracking_uri))
