@@ -28,6 +28,9 @@ Weight = Annotated[float, Field(ge=0.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
+MAX_PHOTO = 256_000_000
+"""What is read at most of any photo, bytes."""
+
 
 class Section(BaseModel):
     """A group of settings."""
@@ -109,7 +112,10 @@ class Catalogue(Section):
     format: Literal["auto", "parquet", "csv", "webdataset", "folder"] = "auto"
     """File format; `auto` goes by the file names. `folder`: photos in one folder a class, `mug/1.jpg`."""
     images: str | None = None
-    """Folder or URI prefix of relative image paths; default: beside the catalogue file."""
+    """Folder or URI prefix of relative image paths; default: beside the catalogue file.
+
+    Photos are opened in here, in the catalogue's own folder, and at s3://, gs:// and https://, nowhere else: name a
+    folder that holds them all if the catalogue has absolute paths."""
     tags_separator: str = ","
     """Separator where tags are one string."""
     columns: Columns = Columns()
@@ -131,7 +137,7 @@ class Images(Section):
     """JPEG quality of the prepared photos."""
     max_pixels: Count = 50_000_000
     """Photos with more pixels are refused unread (decompression bombs)."""
-    max_bytes: Count = 20_000_000
+    max_bytes: Annotated[int, Field(ge=1, le=MAX_PHOTO)] = 20_000_000
     """Photo files above this size are refused, bytes."""
 
 

@@ -19,18 +19,22 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from sicot.catalogue import sources, synthetic
-from sicot.catalogue.columns import joined, split_name, to_rows
+from sicot.catalogue import formats, sources, synthetic
+from sicot.catalogue.columns import split_name, to_rows
+from sicot.catalogue.places import Places
 from sicot.catalogue.schema import ROW
 from sicot.config import Catalogue, Columns, Synthetic
 from sicot.errors import UserError
+from sicot.prepare.photos import fetch
 from sicot.storage import open_uri, read_bytes, write_bytes
+
+NOT_NAMED = {"image_uri": None, "image_name": None}
 
 
 @pytest.fixture(scope="module")
 def products() -> list[dict[str, Any]]:
     table = synthetic.rows(Synthetic(rows=60, classes=6, image_size=16, no_text=0.2), range(60))
-    return table.drop_columns(["image_uri"]).to_pylist()
+    return table.drop_columns(list(NOT_NAMED)).to_pylist()
 
 
 def rows_of(**settings: Any) -> list[dict[str, Any]]:
@@ -81,12 +85,45 @@ def one_line(**settings: Any) -> str:
 # ---------------------------------------------------------------- each format
 
 
+def samples(path: Path) -> list[dict[str, Any]]:
+    """The rows of a tar file, as it has them."""
+    return [row for table, _ in formats.webdataset(*open_uri(str(path)), Catalogue()) for row in table.to_pylist()]
+
+
+def test_no_more_of_a_tar_file_is_read_than_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "MAX_PHOTO", 1000)
+    monkeypatch.setattr(formats, "MAX_TEXT", 100)
+    read: list[int] = []
+    whole = tarfile.ExFileObject.read
+    monkeypatch.setattr(tarfile.ExFileObject, "read", lambda *of: read.append(len(got := whole(*of))) or got)
+    members = {
+        "a.mp4": b"film" * 5000, "a.jpg": b"photo" * 5000, "a.json": b'{"id": "' + b"x" * 200 + b'"}', "a.txt": b"mug",
+        "b.jpg": b"photo", "b.txt": b"mug" * 100, "b.cls": b"7" * 200,
+    }  # fmt: skip
+    first, second = samples(write_tar(tmp_path / "x.tar", members))
+    assert (len(first["image"]), first["id"], first["title"]) == (1001, "x.tar#a", "mug")
+    assert (second["image"], second["label"], second["title"]) == (b"photo", None, None)
+    assert sum(read) == 1001 + len("mug") + len("photo")
+
+
+def test_large_photos_of_a_tar_file_come_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "PIECE_BYTES", 1000)
+    path = write_tar(tmp_path / "x.tar", {f"{n}.jpg": b"photo" * 100 for n in range(7)})
+    pieces = list(formats.webdataset(*open_uri(str(path)), Catalogue()))
+    assert [(table.num_rows, row) for table, row in pieces] == [(3, 0), (3, 3), (1, 6)]
+
+
+def test_json_that_is_too_deep_is_a_row_without_fields(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", {"a.jpg": b"photo", "a.json": b'{"label": ' + b"[" * 300_000})
+    assert [(row["image"], row["label"]) for row in samples(path)] == [(b"photo", None)]
+
+
 @pytest.mark.usefixtures("ray_cluster")
 class TestFormats:
     def test_parquet_with_bytes_in_several_files(self, tmp_path: Path, products: list[dict[str, Any]]) -> None:
         write_parquet(tmp_path / "a.parquet", products[:40], row_group_size=7)
         write_parquet(tmp_path / "b.parquet", products[40:])
-        expected = sorted((row | {"image_uri": None} for row in products), key=lambda row: row["id"])
+        expected = sorted((row | NOT_NAMED for row in products), key=lambda row: row["id"])
         assert rows_of(path=str(tmp_path)) == expected
         assert rows_of(path=f"{tmp_path}/*.parquet") == expected
         assert len(rows_of(path=f"{tmp_path}/[b]*")) == 20
@@ -112,6 +149,7 @@ class TestFormats:
         got = rows_of(path=str(tmp_path / "products.csv"), images=str(tmp_path / "photos"), tags_separator="|")
         for row, product in zip(got, sorted(products, key=lambda row: row["id"]), strict=True):
             assert row["image"] is None
+            assert row["image_name"] == f"{product['id']}.jpg"
             assert Path(row["image_uri"]).read_bytes() == product["image"]
             assert (row["title"], row["label"], row["split"]) == (product["title"], product["label"], product["split"])
             assert (row["tags"] or []) == (product["tags"] or [])
@@ -140,7 +178,7 @@ class TestFormats:
             members |= {f"x/{row['id']}.jpg": row["image"], f"x/{row['id']}.json": json.dumps(fields).encode()}
         write_tar(tmp_path / name, members, mode)
         for row, product in zip(rows_of(path=str(tmp_path)), sorted(products, key=lambda row: row["id"]), strict=True):
-            assert row == product | {"image_uri": None, "id": f"{name}#x/{product['id']}"}
+            assert row == product | NOT_NAMED | {"id": f"{name}#x/{product['id']}"}
 
     def test_webdataset_with_txt_and_cls_and_broken_members(self, tmp_path: Path) -> None:
         members = {
@@ -164,7 +202,9 @@ class TestFormats:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(b"photo")
         (tmp_path / "train/mug/.DS_Store").write_bytes(b"")
-        got = {row["id"]: (row["label"], row["split"], row["image_uri"]) for row in rows_of(path=str(tmp_path))}
+        rows = rows_of(path=str(tmp_path))
+        assert all(row["image_name"] == row["id"] for row in rows)
+        got = {row["id"]: (row["label"], row["split"], row["image_uri"]) for row in rows}
         assert got == {
             "train/mug/1.jpg": ("mug", "train", f"{tmp_path}/train/mug/1.jpg"),
             "train/red bag/2.PNG": ("red bag", "train", f"{tmp_path}/train/red bag/2.PNG"),
@@ -224,6 +264,8 @@ def test_s3(s3: str, products: list[dict[str, Any]], monkeypatch: pytest.MonkeyP
         assert [row["id"].rpartition("/")[2] for row in rows] == [f"products.csv#{n}" for n in range(5)]
         for row, product in zip(rows, products, strict=False):
             assert read_bytes(row["image_uri"]) == product["image"]
+            assert fetch(None, row["image_uri"], row["image_name"], 10**6) == product["image"]
+            assert len(fetch(None, row["image_uri"], row["image_name"], 99) or b"") == 100
             assert row["label"] == product["label"]
 
 
@@ -233,7 +275,7 @@ def test_s3(s3: str, products: list[dict[str, Any]], monkeypatch: pytest.MonkeyP
 def cast(**columns: Any) -> list[dict[str, Any]]:
     table = pa.table(columns)
     ids = [str(n) for n in range(table.num_rows)]
-    return to_rows(table, Catalogue(), ids, "/shop").to_pylist()
+    return to_rows(table, Catalogue(), ids, Places("/shop", ("/shop",))).to_pylist()
 
 
 def test_labels_of_any_type_become_strings_or_null() -> None:
@@ -253,16 +295,17 @@ def test_labels_of_any_type_become_strings_or_null() -> None:
 
 
 def test_images_are_bytes_or_absolute_uris_or_null() -> None:
-    def images(column: Any) -> list[tuple[bytes | None, str | None]]:
-        return [(row["image"], row["image_uri"]) for row in cast(image=column)]
+    def images(column: Any) -> list[tuple[bytes | str | None, ...]]:
+        rows = [(row["image"], row["image_uri"], row["image_name"]) for row in cast(image=column)]
+        return [tuple(value for value in row if value) for row in rows]
 
-    assert images(pa.array([b"1", None], pa.large_binary())) == [(b"1", None), (None, None)]
-    assert images(pa.array(["a.jpg", "/b.jpg", "s3://c/d.jpg", " ", None])) == [
-        (None, "/shop/a.jpg"), (None, "/b.jpg"), (None, "s3://c/d.jpg"), (None, None), (None, None),
+    assert images(pa.array([b"1", None], pa.large_binary())) == [(b"1",), ()]
+    assert images(pa.array(["a.jpg", "/shop/b.jpg", "/b.jpg", "s3://c/d.jpg", " ", None])) == [
+        ("/shop/a.jpg", "a.jpg"), ("/shop/b.jpg", "b.jpg"), ("/b.jpg",), ("s3://c/d.jpg", "s3://c/d.jpg"), (), (),
     ]  # fmt: skip
     hugging_face = pa.array([{"bytes": b"1", "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}, None])
-    assert images(hugging_face) == [(b"1", None), (None, "/shop/b.jpg"), (None, None)]
-    assert images(pa.array([1, 2])) == [(None, None)] * 2
+    assert images(hugging_face) == [(b"1",), ("/shop/b.jpg", "b.jpg"), ()]
+    assert images(pa.array([1, 2])) == [()] * 2
 
 
 def test_tags_are_lists_or_one_string() -> None:
@@ -286,11 +329,6 @@ def test_splits_go_by_their_usual_names(text: str | None, name: str | None) -> N
 
 def test_an_unknown_split_is_not_made_part_of_the_training_set() -> None:
     assert cast(image=pa.nulls(1), split=pa.array(["Hold-out"]))[0]["split"] == "hold-out"
-
-
-def test_relative_names_are_joined_before_a_uris_query() -> None:
-    assert joined("s3://shop/all/?scheme=http", "./a/b.jpg") == "s3://shop/all/a/b.jpg?scheme=http"
-    assert joined("photos", "a.jpg") == str(Path("photos/a.jpg").absolute())
 
 
 # ---------------------------------------------------------------- what the user is told
@@ -364,8 +402,6 @@ def test_a_truncated_parquet_file(tmp_path: Path, products: list[dict[str, Any]]
 
 
 def test_a_damaged_parquet_page_is_named_with_its_row(tmp_path: Path, products: list[dict[str, Any]]) -> None:
-    from sicot.catalogue import formats
-
     path = write_parquet(tmp_path / "x.parquet", products, compression="zstd")
     content = bytearray(path.read_bytes())
     content[4:40] = b"\xff" * 36
@@ -375,8 +411,6 @@ def test_a_damaged_parquet_page_is_named_with_its_row(tmp_path: Path, products: 
 
 
 def test_a_truncated_tar_file_is_named_with_its_sample(tmp_path: Path) -> None:
-    from sicot.catalogue import formats
-
     path = write_tar(tmp_path / "x.tar", {f"{n}.jpg": b"photo" * 500 for n in range(5)})
     path.write_bytes(path.read_bytes()[:9000])
     with pytest.raises(UserError, match=r"x\.tar cannot be read behind sample \d"):

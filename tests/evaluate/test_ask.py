@@ -52,6 +52,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
         row("broken", image=builders.photo("red-bag", 1)[:200], title="red bag"),
         row("no photo file", image_uri=str(place) + "x", title="red bag"),
         row("no picture", image=b"<html>", title="red bag"),
+        row("odd cell", image_uri="http://[bad/a.jpg", title="red bag"),
+        row("forbidden place", image_name="/etc/passwd", title="red bag"),
         row("nothing"),
         row("empty photo", image=b""),
     )
@@ -62,6 +64,8 @@ REASONS = {
     "broken": "image_unreadable",
     "no photo file": "no_image",
     "no picture": "image_type",
+    "odd cell": "no_image",
+    "forbidden place": "image_place",
     "nothing": "no_image",
     "empty photo": "no_image",
 }
@@ -143,9 +147,9 @@ class TestManyBatches:
     ) -> None:
         out = tmp_path / "labels"
         summary = predict(tiny_bundle, ray.data.from_arrow([rows]), str(out), k=2, batch_size=3)
-        assert summary["rows"] == 10
+        assert summary["rows"] == 12
         assert summary["answered"] == 5
-        assert summary["quarantined"] == {"image_type": 1, "image_unreadable": 1, "no_image": 3}
+        assert summary["quarantined"] == {"image_place": 1, "image_type": 1, "image_unreadable": 1, "no_image": 4}
         assert json.loads((out / "summary.json").read_text()) == summary
         answered = pq.read_table(out / "predictions")
         assert answered.schema.equals(PREDICTION)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sicot import config, errors, storage
 from sicot.errors import UserError
-from sicot.prepare import flow, images, pipeline, words
+from sicot.prepare import flow, images, pipeline, words, writing
 from sicot.prepare.prepared import ROW, ROW_GROUP, PreparedSet
 from sicot.prepare.text import tokenise
 
@@ -58,7 +61,7 @@ def experiment(source: Path, folder: Path, **settings: Any) -> config.Experiment
 
 @pytest.fixture(scope="module")
 def made(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
-    """Of 300 rows 6 are bad, in files of 40 rows."""
+    """Of 300 rows 6 are bad, in files of 40 rows; 235 or so are for training."""
     folder = tmp_path_factory.mktemp("made")
     return pipeline.prepare(experiment(catalogue(folder / "products.parquet"), folder))
 
@@ -120,10 +123,23 @@ def test_training_rows_are_stored_in_a_shuffled_order(made: PreparedSet) -> None
     assert abs(np.corrcoef(np.arange(len(numbers)), numbers)[0, 1]) < 0.25
 
 
-def test_files_hold_about_the_rows_asked_for(made: PreparedSet) -> None:
-    sizes = [file.metadata.num_rows for file in made.parquet("train")]
-    assert len(sizes) == 8
-    assert max(sizes) <= 40
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_files_hold_the_rows_asked_for(made: PreparedSet, split: str) -> None:
+    sizes = [file.metadata.num_rows for file in made.parquet(split)]
+    assert sizes[:-1] == [40] * (made.manifest.rows[split] // 40)
+    assert sum(sizes) == made.manifest.rows[split]
+
+
+@given(st.lists(st.integers(0, 2), max_size=200), st.integers(1, 9), st.integers(1, 5))
+def test_a_file_is_written_by_one_task_and_never_too_large(split: list[int], size: int, files: int) -> None:
+    names = list(zip(split, writing._numbers(np.array(split, int), size, files).tolist(), strict=True))
+    assert max(Counter(names).values(), default=0) <= size
+    tasks = {name: {place // (size * files) for place, each in enumerate(names) if each == name} for name in names}
+    assert all(len(task) == 1 for task in tasks.values())
+    assert len(tasks) <= sum(-(-split.count(code) // size) for code in range(3)) + 2 * (len(split) // (size * files))
+    for code in range(3):
+        numbers = [number for each, number in names if each == code]
+        assert numbers == sorted(numbers)  # so that the rows of a split keep their order
 
 
 def test_neither_blocks_nor_files_of_the_source_change_the_result(made: PreparedSet, tmp_path: Path) -> None:
@@ -202,7 +218,7 @@ def test_finished_files_are_kept_when_a_later_stage_fails(
     with pytest.raises(UserError, match="no prepared set"):
         PreparedSet.open(str(root))
     times = {path: path.stat().st_mtime_ns for path in root.glob("train/*.parquet")}
-    assert len(times) == 8
+    assert len(times) == 6
     (root / "train" / "000003.parquet.0123abcd.part").write_bytes(b"half")  # as a killed task would leave it
     result = pipeline.prepare(again)
     assert {path: path.stat().st_mtime_ns for path in root.glob("train/*.parquet")} == times
@@ -230,6 +246,35 @@ def test_a_photo_that_was_missing_is_tried_again(ray_cluster: None, tmp_path: Pa
     assert pipeline.prepare(job).manifest.rows["train"] == 10
 
 
+def test_a_catalogue_that_has_moved_gives_the_same_set(
+    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random, sets = np.random.default_rng(0), []
+    photos = [images.encode(random.integers(0, 256, (20, 20, 3), np.uint8), 90) for _ in range(12)]
+    for home in (tmp_path / "home" / "a", tmp_path / "data"):
+        (home / "photos").mkdir(parents=True)
+        for n, photo in enumerate(photos):
+            (home / "photos" / f"{n}.jpg").write_bytes(photo)
+        relative = [f"photos/{n}.jpg,mug,red mug {n}" for n in range(6)]
+        elsewhere = [f"{home}/photos/{n}.jpg,mug,blue mug {n}" for n in range(6, 12)]
+        (home / "x.csv").write_text("\n".join(["image,label,title", *relative, *elsewhere, "/etc/passwd,mug,"]))
+        sets.append(pipeline.prepare(experiment(home / "x.csv", home)))
+    first, second = sets
+    assert first.manifest.quarantined == {"image_place": 1}
+    assert first.manifest.digest == second.manifest.digest
+    assert content(first) == content(second)
+
+
+def test_a_row_that_is_staged_twice_is_counted_once(ray_cluster: None, tmp_path: Path) -> None:
+    """In an undisturbed run two tasks have the copies of a row; in a continued one the second is passed over."""
+    photos = [images.encode(np.full((20, 20, 3), 20 * n, np.uint8), 90) for n in range(6)]
+    row = [{"id": f"{n}", "image": photo, "title": f"red bag {n}", "label": "bag"} for n, photo in enumerate(photos)]
+    pq.write_table(pa.Table.from_pylist(row + row[:3]), tmp_path / "x.parquet")
+    made = pipeline.prepare(experiment(tmp_path / "x.parquet", tmp_path, rows_per_block=2, max_quarantined=0.5))
+    assert made.manifest.quarantined == {"id_duplicate": 3}
+    assert made.vocabulary["count"].to_pylist() == [made.manifest.rows["train"]] * 2
+
+
 def test_given_splits_duplicates_and_unknown_labels(ray_cluster: None, tmp_path: Path) -> None:
     split = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
     label = ["bag", "shoe"] * 20 + ["bag"] * 10 + ["shoe"] * 8 + ["hat"] * 2
@@ -239,6 +284,15 @@ def test_given_splits_duplicates_and_unknown_labels(ray_cluster: None, tmp_path:
     assert made.manifest.quarantined == {"id_duplicate": 1, "label_unknown": 2}
     assert sum(made.manifest.rows.values()) == 57
     assert made.classes.labels == ["bag", "shoe"]
+
+
+@pytest.mark.parametrize("empty", ["val", "test"])
+def test_an_empty_split_is_said(made: PreparedSet, empty: str) -> None:
+    assert "warning" not in pipeline.summary(made)
+    rows = {**made.manifest.rows, empty: 0}
+    without = PreparedSet(made.root, made.manifest.model_copy(update={"rows": rows}))
+    [line] = [line for line in pipeline.summary(without).splitlines() if line.startswith("warning")]
+    assert f"the {empty} split is empty" in line
 
 
 def test_a_task_that_fails_ends_in_one_line(ray_cluster: None, tmp_path: Path) -> None:

@@ -29,10 +29,16 @@ def staged(folder: Path, rows: list[list[str]], first: int = 0) -> str:
 
 def test_only_training_rows_are_counted(tmp_path: Path) -> None:
     files = [staged(tmp_path, [["red", "bag"], ["red"]]), staged(tmp_path, [["bag", "x"], []], first=2)]
-    [counts] = words.count(pa.table({"file": files}), np.array([0, 2, 3]))
+    [counts] = words.count(pa.table({"key": [0, 2, 3]}), files)
     assert dict(zip(*counts.to_pydict().values(), strict=True)) == {"red": 1, "bag": 2, "x": 1}
-    [nothing] = words.count(pa.table({"file": files}), np.array([99]))
+    [nothing] = words.count(pa.table({"key": [3]}), files)
     assert nothing.num_rows == 0
+
+
+def test_a_row_that_is_staged_twice_is_counted_once(tmp_path: Path) -> None:
+    files = [staged(tmp_path / name, [["red", "bag"], ["red"]]) for name in "ab"]
+    [counts] = words.count(pa.table({"key": [0, 1]}), files)
+    assert dict(zip(*counts.to_pydict().values(), strict=True)) == {"red": 2, "bag": 1}
 
 
 @given(ROWS, st.integers(1, 4), st.integers(1, 6), st.integers(1, 5))
@@ -58,7 +64,7 @@ def test_words_of_a_kind_are_neighbours_and_a_seed_gives_the_same_vectors(tmp_pa
     kinds = [["leather", "handbag", "strap", "zip"], ["running", "shoe", "sole", "lace"]]
     rows = [list(random.choice(kinds[n % 2], 3, replace=False)) for n in range(600)]
     files = [staged(tmp_path, rows[:300]), staged(tmp_path, rows[300:], first=300)]
-    table = words.vocabulary(list(words.count(pa.table({"file": files}), np.arange(600))), 600, Text())
+    table = words.vocabulary(list(words.count(pa.table({"key": np.arange(600)}), files)), 600, Text())
     vectors = trained(files, table, 600)
     assert vectors.shape == (9, 12)
     assert vectors.dtype == np.float32
@@ -75,7 +81,7 @@ def test_words_of_a_kind_are_neighbours_and_a_seed_gives_the_same_vectors(tmp_pa
 def test_every_row_is_read_once_an_epoch(tmp_path: Path) -> None:
     rows = [["red", "bag"]] * 700
     files = [staged(tmp_path, rows)]
-    table = words.vocabulary(list(words.count(pa.table({"file": files}), np.arange(700))), 700, Text())
+    table = words.vocabulary(list(words.count(pa.table({"key": np.arange(700)}), files)), 700, Text())
     seen: list[int] = []
     words.vectors(files, table, 700, Word2Vec(dimension=4, epochs=3), 0, seen.append)
     assert sum(seen) == 2100

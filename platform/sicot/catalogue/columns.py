@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sicot.catalogue.places import Places
 from sicot.catalogue.schema import ROW
 from sicot.config import Catalogue
 
@@ -16,21 +16,22 @@ SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": 
 """What else the splits are called; a name that is none of these is handed on, for prepare to refuse."""
 
 
-def to_rows(raw: pa.Table, config: Catalogue, ids: Iterable[str], folder: str) -> pa.Table:
+def to_rows(raw: pa.Table, config: Catalogue, ids: Iterable[str], places: Places) -> pa.Table:
     """Rename and cast: N raw rows in, N rows of `schema.ROW` out.
 
-    ``ids`` are used where the file has no id column; relative image paths are looked up in ``folder``.
+    ``ids`` are used where the file has no id column; ``places`` says where photos are that the file names.
     """
     names, count = config.columns, raw.num_rows
 
     def column(name: str) -> pa.Array:
         return raw[name].combine_chunks() if name in raw.column_names else pa.nulls(count)
 
-    image, image_uri = _images(column(names.image), folder)
+    image, image_uri, image_name = _images(column(names.image), places)
     columns = {
         "id": strings(column(names.id)) if names.id in raw.column_names else pa.array(ids, pa.string()),
         "image": image,
         "image_uri": image_uri,
+        "image_name": image_name,
         "title": strings(column(names.title)),
         "tags": _tags(column(names.tags), config.tags_separator),
         "label": strings(column(names.label)),
@@ -62,16 +63,6 @@ def split_name(text: str | None) -> str | None:
     return SPLIT_NAMES.get(name, name) or None
 
 
-def joined(folder: str, name: str) -> str:
-    """Path or URI of ``name`` in ``folder``, unless it is absolute; a URI's ``?query`` stays at its end."""
-    if "://" in name or name.startswith("/"):
-        return name
-    if "://" not in folder:
-        return os.path.normpath(os.path.join(os.path.abspath(folder), name))
-    place, mark, query = folder.partition("?")
-    return f"{place.rstrip('/')}/{name.removeprefix('./')}{mark}{query}"
-
-
 def _texts(column: pa.Array) -> list[str | None]:
     """Strings or bytes as Python strings; what is not UTF-8 becomes None."""
     if not is_text(column.type) and not is_bytes(column.type):
@@ -86,22 +77,25 @@ def _text(value: bytes | None) -> str | None:
         return None
 
 
-def _images(column: pa.Array, folder: str) -> tuple[pa.Array, pa.Array]:
-    """Bytes and URIs: from bytes, from paths, or from a struct of both as Hugging Face's datasets have it."""
+def _images(column: pa.Array, places: Places) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """Bytes, URIs and names: from bytes, from paths, or from a struct of both as Hugging Face's datasets have it."""
     kind, count = column.type, len(column)
     if pa.types.is_dictionary(kind):
-        return _images(column.dictionary_decode(), folder)
+        return _images(column.dictionary_decode(), places)
     if pa.types.is_struct(kind):
         fields = dict(zip([field.name for field in kind], column.flatten(), strict=True))
-        image = _images(fields.get("bytes", pa.nulls(count, pa.binary())), folder)[0]
-        uri = _images(fields.get("path", pa.nulls(count, pa.string())), folder)[1]
-        return image, pc.if_else(image.is_valid(), None, uri)
+        image = _images(fields.get("bytes", pa.nulls(count, pa.binary())), places)[0]
+        _, uri, name = _images(fields.get("path", pa.nulls(count, pa.string())), places)
+        return image, pc.if_else(image.is_valid(), None, uri), pc.if_else(image.is_valid(), None, name)
+    nothing = pa.nulls(count, pa.string())
     if is_bytes(kind):
-        return column.cast(pa.binary()), pa.nulls(count, pa.string())
+        return column.cast(pa.binary()), nothing, nothing
     if not is_text(kind):
-        return pa.nulls(count, pa.binary()), pa.nulls(count, pa.string())
-    paths = [(text or "").strip() for text in _texts(column)]
-    return pa.nulls(count, pa.binary()), pa.array([joined(folder, p) if p else None for p in paths], pa.string())
+        return pa.nulls(count, pa.binary()), nothing, nothing
+    cells = [(text or "").strip() for text in _texts(column)]
+    found = [places.find(cell) if cell else (None, None) for cell in cells]
+    uris, names = [uri for _, uri in found], [name for name, _ in found]
+    return pa.nulls(count, pa.binary()), pa.array(uris, pa.string()), pa.array(names, pa.string())
 
 
 def _tags(column: pa.Array, separator: str) -> pa.Array:

@@ -20,11 +20,14 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from sicot.catalogue.columns import split_tags
-from sicot.config import Catalogue
+from sicot.config import MAX_PHOTO, Catalogue
 from sicot.errors import UserError
 
 PIECE = 512  # rows handed on at a time
+PIECE_BYTES = 64_000_000  # or these of photos, if that is fewer rows
 IMAGES = ("jpg", "jpeg", "png", "webp")
+TEXTS = ("json", "txt", "cls")
+MAX_TEXT = 1_000_000  # bytes; no product has more to say
 Pieces = Iterator[tuple[pa.Table, int]]
 
 
@@ -128,26 +131,29 @@ def _decoded(table: pa.Table, path: str, row: int) -> pa.Table:
 def webdataset(system: pafs.FileSystem, path: str, config: Catalogue) -> Pieces:
     """Samples of a tar file: members that share a name up to the first dot.
 
-    An image member is the photo; a .json one has the other columns by name; .txt is a title, .cls a label.
+    An image member is the photo; a .json one has the other columns by name; .txt is a title, .cls a label. Of a photo
+    that is too large only so much is read that prepare sees it; a text that is too large is as good as none.
     """
-    names, done, rows = config.columns, 0, []
+    names, done, rows, size = config.columns, 0, [], 0
     try:
         for key, members in _samples(system, path):
-            fields = {name: _json_text(value) for name, value in _fields(members).items() if name != names.tags}
+            said = _fields(members.get("json"))
+            fields = {name: _json_text(value) for name, value in said.items() if name != names.tags}
             image = next((members[kind] for kind in IMAGES if kind in members), None)
             rows.append(
                 {
                     names.id: fields.get(names.id) or f"{path.rsplit('/', 1)[-1]}#{key}",
                     names.image: image,
                     names.title: fields.get(names.title) or _utf8(members.get("txt")),
-                    names.tags: _json_tags(_fields(members).get(names.tags), config.tags_separator),
+                    names.tags: _json_tags(said.get(names.tags), config.tags_separator),
                     names.label: fields.get(names.label) or _utf8(members.get("cls")),
                     names.split: fields.get(names.split),
                 }
             )
-            if len(rows) == PIECE:
+            size += len(image or b"")
+            if len(rows) == PIECE or size > PIECE_BYTES:
                 yield _table(rows, config), done
-                done, rows = done + len(rows), []
+                done, rows, size = done + len(rows), [], 0
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read behind sample {done + len(rows)}: {first_line(error)}") from error
     if rows:
@@ -166,9 +172,11 @@ def webdataset_members(system: pafs.FileSystem, path: str, samples: int = 16) ->
     return sorted(kinds)
 
 
-def _samples(system: pafs.FileSystem, path: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _samples(system: pafs.FileSystem, path: str) -> Iterator[tuple[str, dict[str, bytes | None]]]:
+    """Name of each sample, and its members by kind; those that nobody wants or that are too large are None."""
     with system.open_input_stream(path, compression=None) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
-        key, members = None, {}
+        key: str | None = None
+        members: dict[str, bytes | None] = {}
         for member in tar:
             folder, _, name = member.name.rpartition("/")
             stem, _, kind = name.partition(".")
@@ -179,16 +187,21 @@ def _samples(system: pafs.FileSystem, path: str) -> Iterator[tuple[str, dict[str
                 yield key, members
                 members = {}
             key = this
-            content = tar.extractfile(member)
-            members[kind.lower()] = content.read() if content else b""
+            members[kind.lower()] = _content(tar, member, kind.lower())
         if key is not None:
             yield key, members
 
 
-def _fields(members: dict[str, bytes]) -> dict[str, Any]:
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, kind: str) -> bytes | None:
+    wanted = kind in IMAGES or (kind in TEXTS and member.size <= MAX_TEXT)
+    content = tar.extractfile(member) if wanted else None
+    return content.read(MAX_PHOTO + 1) if content else None
+
+
+def _fields(content: bytes | None) -> dict[str, Any]:
     try:
-        fields = json.loads(members.get("json", b"{}"))
-    except ValueError:
+        fields = json.loads(content or b"{}")
+    except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}
 

@@ -7,8 +7,9 @@ import pyarrow as pa
 ROW = pa.schema(
     [
         pa.field("id", pa.string()),
-        pa.field("image", pa.binary()),  # encoded photo, or null where `image_uri` names a file
-        pa.field("image_uri", pa.string()),  # path or URI of the photo, absolute; null where `image` has it
+        pa.field("image", pa.binary()),  # encoded photo; null where the catalogue names a file
+        pa.field("image_uri", pa.string()),  # path or URI of the photo, absolute; null where it must not be opened
+        pa.field("image_name", pa.string()),  # the photo as the catalogue names it, relative to its folder
         pa.field("title", pa.string()),
         pa.field("tags", pa.list_(pa.string())),
         pa.field("label", pa.string()),  # null or empty where it is not known

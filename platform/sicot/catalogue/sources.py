@@ -22,6 +22,7 @@ import pyarrow.fs as pafs
 from sicot import storage
 from sicot.catalogue import formats, synthetic
 from sicot.catalogue.columns import split_name, to_rows
+from sicot.catalogue.places import Places, absolute
 from sicot.catalogue.schema import ROW, SPLITS
 from sicot.config import Catalogue
 from sicot.errors import UserError
@@ -78,6 +79,8 @@ def read(config: Catalogue) -> ray.data.Dataset:
     import ray.data
 
     tasks = ray.data.from_arrow([item.table() for item in work])
+    if config.images:  # a task may run in another folder
+        config = config.model_copy(update={"images": absolute(config.images)})
     task = partial(_task, found, config)
     if found.format == "folder":
         return tasks.map_batches(task, batch_format="pyarrow", batch_size=1)
@@ -209,10 +212,10 @@ def _task(found: Found, config: Catalogue, work: pa.Table) -> Iterator[pa.Table]
         pieces = formats.parquet(found.system, path, config, item.groups, item.row)
     else:
         pieces = (formats.csv if found.format == "csv" else formats.webdataset)(found.system, path, config)
-    folder = config.images or _address(config.path, path.rpartition("/")[0])
+    places = _places(found, config, path)
     for raw, first in pieces:
         ids = (f"{found.name(path)}#{first + number}" for number in range(raw.num_rows))
-        yield to_rows(raw, config, ids, folder)
+        yield to_rows(raw, config, ids, places)
 
 
 def _photos(found: Found, config: Catalogue, paths: list[str]) -> pa.Table:
@@ -221,11 +224,18 @@ def _photos(found: Found, config: Catalogue, paths: list[str]) -> pa.Table:
     for path in paths:
         *above, label, _ = ["", *found.name(path).split("/")]
         splits = [split for part in above if (split := split_name(part)) in SPLITS and part]
-        uri = _address(config.path, path)
-        rows.append(
-            {"id": found.name(path), "image_uri": uri, "label": label or None, "split": next(iter(splits), None)}
-        )
+        photo = {"image_uri": _address(config.path, path), "image_name": found.name(path)}
+        rows.append({"id": found.name(path), **photo, "label": label or None, "split": next(iter(splits), None)})
     return pa.Table.from_pylist(rows, ROW)
+
+
+def _places(found: Found, config: Catalogue, path: str) -> Places:
+    """Where the photos are that the file at ``path`` names."""
+    root = absolute(_address(config.path, found.root) or "/")
+    if config.images:
+        images = absolute(config.images)
+        return Places(images, (images, root))
+    return Places(absolute(_address(config.path, path.rpartition("/")[0]) or "/"), (root,))
 
 
 def _address(uri: str, path: str) -> str:

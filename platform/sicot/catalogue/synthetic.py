@@ -71,6 +71,7 @@ def rows(config: Synthetic, indices: Iterable[int]) -> pa.Table:
         columns["id"].append(f"synthetic-{config.seed}-{index}")
         columns["image"].append(photo(Look(**parts), config.image_size, random))
         columns["image_uri"].append(None)
+        columns["image_name"].append(None)
         columns["title"].append(title)
         columns["tags"].append(tags)
         columns["label"].append("-".join(parts.values()))

@@ -29,13 +29,11 @@ from tqdm import tqdm
 
 from sicot import storage
 from sicot.bundle import Bundle, Item
-from sicot.errors import UserError
 from sicot.prepare.images import BadImage
+from sicot.prepare.photos import READERS, fetch
 
 REGIMES = ("image", "image_text", "text")
 """The ways of asking: photo alone, photo and words, words alone."""
-
-READERS = 8  # photos opened at the same time, for storage that is slow to answer
 
 Answerer = Callable[[Bundle, pa.Table], pa.Table]
 """What is done to a batch of rows on a worker."""
@@ -127,7 +125,7 @@ def logits(
 def read(bundle: Bundle, batch: pa.Table) -> Iterator[Item | Unanswerable]:
     """Decode the photos and look the words up, row for row."""
     with ThreadPoolExecutor(READERS) as readers:
-        photos = readers.map(lambda row: _photo(row, bundle), _photos(batch))
+        photos = readers.map(lambda row: _photo(bundle, *row), _photos(batch))
         for photo, (tokens, ids) in zip(photos, _words(bundle, batch), strict=True):
             if isinstance(photo, BadImage):
                 yield Unanswerable(photo.reason, str(photo))
@@ -137,30 +135,20 @@ def read(bundle: Bundle, batch: pa.Table) -> Iterator[Item | Unanswerable]:
                 yield Item(photo, tokens, ids)
 
 
-def _photos(batch: pa.Table) -> Iterator[tuple[bytes | None, str | None]]:
-    """Bytes and URI of each row's photo."""
-    uris = _texts(batch["image_uri"]) if "image_uri" in batch.column_names else [None] * batch.num_rows
-    return zip((value.as_py() for value in batch["image"]), uris, strict=True)
+def _photos(batch: pa.Table) -> Iterator[tuple[bytes | None, str | None, str | None]]:
+    """Bytes, URI and name of each row's photo."""
+    columns = (_texts(batch[name]) if name in batch.column_names else None for name in ("image_uri", "image_name"))
+    uris, names = (column or [None] * batch.num_rows for column in columns)
+    return zip((value.as_py() for value in batch["image"]), uris, names, strict=True)
 
 
-def _photo(row: tuple[bytes | None, str | None], bundle: Bundle) -> np.ndarray | BadImage | None:
+def _photo(bundle: Bundle, image: bytes | None, uri: str | None, name: str | None) -> np.ndarray | BadImage | None:
     """The decoded photo, None if the row has none, or what is wrong with it."""
-    photo, uri = row
     try:
-        if photo is None and uri:
-            photo = _open(uri, bundle.info.images.max_bytes)
+        photo = fetch(image, uri, name, bundle.info.images.max_bytes)
         return bundle.decode(photo) if photo is not None else None
     except BadImage as error:
         return error
-    except (OSError, UserError) as error:
-        return BadImage("no_image", f"cannot open {uri}: {type(error).__name__}")
-
-
-def _open(uri: str, max_bytes: int) -> bytes:
-    """The file, but never more than one byte above `max_bytes`."""
-    system, path = storage.open_uri(uri)
-    with system.open_input_stream(path, compression=None) as stream:
-        return stream.read(max_bytes + 1)
 
 
 def _words(bundle: Bundle, batch: pa.Table) -> Iterator[tuple[list[str], list[int]]]:

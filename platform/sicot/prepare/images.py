@@ -35,7 +35,7 @@ _TURNS = {  # EXIF orientation → what makes the photo upright
 
 
 class BadImage(ValueError):
-    """A photo that cannot be used. ``reason``: no_image, image_too_large, image_type or image_unreadable."""
+    """A photo that cannot be used. ``reason``: no_image, image_place, image_too_large, image_type, image_unreadable."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)  # both, so that the error survives the way out of a worker process

@@ -31,12 +31,19 @@ from sicot.prepare import flow, prepared, staging, words, writing
 from sicot.prepare import plan as planning
 from sicot.prepare.prepared import GROUPS, Manifest, PreparedSet
 
+EMPTY = {
+    "val": "the val split is empty: training cannot stop early, see catalogue.split.val",
+    "test": "the test split is empty: there is nothing to evaluate a model on, see catalogue.split.test",
+}
+"""What is said of a split without rows."""
+
 
 def prepare(experiment: Experiment) -> PreparedSet:
     """Prepare ``experiment.catalogue`` into ``<experiment.folder>/prepared``; needs a running Ray session.
 
-    What is prepared already is returned at once; what was interrupted is continued. :class:`UserError` if too many
-    rows are bad (they are listed in ``prepared.part/quarantine`` then) or none is left to train on.
+    What is prepared already is returned at once; what was interrupted is continued. Files of the catalogue that have
+    changed are noticed, but not photos that it names by path: ``experiment.fresh`` is for these. :class:`UserError` if
+    too many rows are bad (they are listed in ``prepared.part/quarantine`` then) or none is left to train on.
     """
     root, part = f"{experiment.folder}/prepared", f"{experiment.folder}/prepared.part"
     fingerprint = _fingerprint(experiment.catalogue, experiment.prepare)
@@ -63,11 +70,11 @@ def _make(experiment: Experiment, root: str, part: str, fingerprint: str) -> Man
     config = experiment.prepare
     plan = _plan(experiment.catalogue, config, part)
     staged = staging.files(f"{part}/rows")
-    vocabulary = words.vocabulary(_count(staged, plan), plan.rows["train"], config.text)
+    vocabulary = words.vocabulary(_count(staged, plan, config.rows_per_block), plan.rows["train"], config.text)
     if not storage.exists(f"{part}/writing.json"):  # the files at the root are of another plan
         _discard(root, "manifest.json")
         storage.write_json(f"{part}/writing.json", root)
-    written = writing.write(plan, vocabulary, root, staged, config.rows_per_block)
+    written = writing.write(plan, vocabulary, root, staged, config)
     files = {split: [name for name, _ in written if name.startswith(f"{split}/")] for split in SPLITS}
     vectors = _vectors([f"{root}/{name}" for name in files["train"]], vocabulary, plan.rows["train"], config)
     storage.write_table(f"{root}/classes.parquet", plan.classes)
@@ -105,7 +112,8 @@ def summary(made: PreparedSet) -> str:
         "quarantined": bad or "none",
         "digest": manifest.digest,
     }
-    return "\n".join(f"{name:<12} {value}" for name, value in lines.items())
+    empty = [f"{'warning':<12} {EMPTY[split]}" for split in EMPTY if not manifest.rows[split]]
+    return "\n".join([*(f"{name:<12} {value}" for name, value in lines.items()), *empty])
 
 
 # ---------------------------------------------------------------- what is there already
@@ -200,12 +208,13 @@ def _stage(catalogue: Catalogue, config: Prepare, part: str) -> pa.Table:
     return counts.rename_columns(["key", "count"]).sort_by("key")
 
 
-def _count(staged: list[str], plan: planning.Plan) -> list[pa.Table]:
+def _count(staged: list[str], plan: planning.Plan, size: int) -> list[pa.Table]:
     """Word counts of the training rows, a table for each task."""
-    tasks = flow.ranges(len(staged), most=16)
+    keys = pa.table({"key": plan.train})
+    tasks = flow.ranges(-(-keys.num_rows // size), 64, size)
     counts = []
     with flow.progress("words", len(tasks), "parts") as bar:
-        for block in flow.run(flow.blocks(pa.table({"file": staged}), tasks), words.count, plan.train):
+        for block in flow.run(flow.blocks(keys, tasks), words.count, staged):
             counts.append(block)
             bar.update()
     return counts

@@ -3,8 +3,9 @@
     <folder>/rows/*.parquet   ROW below, sorted by key: rows that passed every check of their own
     <folder>/bad/*.parquet    BAD below: rows that did not
 
-The *key* of a row is a hash of all that the catalogue says about it. Sorted by key, rows are in a shuffled order
-that depends on nothing but their content and the seed: not on blocks, machines, or where a run was interrupted.
+The *key* of a row is a hash of all that the catalogue says about it, a photo's name instead of its bytes where the
+catalogue has only that. Sorted by key, rows are in a shuffled order that depends on nothing but their content and the
+seed: not on blocks, machines, the folder that the catalogue lies in, or where a run was interrupted.
 A staged key is never worked on again, which is how an interrupted run continues.
 """
 
@@ -13,19 +14,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
 from sicot import storage
 from sicot.catalogue import schema
 from sicot.config import Prepare
-from sicot.errors import UserError
 from sicot.prepare.images import BadImage, decode, encode
+from sicot.prepare.photos import READERS, fetch
 from sicot.prepare.text import normalise, tokenise
 
 ROW = pa.schema(
@@ -46,8 +47,7 @@ SMALL = ["key", "id", "split", "label", "photo", "text"]
 BAD = pa.schema([("key", pa.int64()), *((name, pa.string()) for name in ("id", "split", "reason", "detail"))])
 
 _ROW_GROUP = 32  # small, so that a range of keys can be read without the rest of the file
-_READERS = 8  # photos opened at the same time, for storage that is slow to answer
-_FIELDS = ("id", "title", "label", "split", "image_uri")
+_FIELDS = ("id", "title", "label", "split", "image_name")
 
 
 class BadRow(ValueError):
@@ -64,12 +64,12 @@ def stage(block: pa.Table, folder: str, config: Prepare, done: np.ndarray) -> It
     ``block`` has the catalogue's columns; ``done``, sorted int64, are keys that are staged already.
     Rows keep nothing of each other: which block a row comes in makes no difference.
     """
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(READERS) as readers:
         for part in _slices(block, config.rows_per_block):
             keys: list[int] = []
             good: list[dict[str, Any]] = []
             bad: list[dict[str, Any]] = []
-            for some in _slices(part, 4 * _READERS):
+            for some in _slices(part, 4 * READERS):
                 rows = [_row(raw, config.seed) for raw in _raw(some)]
                 keys += [row["key"] for row in rows]
                 fresh = [row for row in rows if not _contains(done, row["key"])]
@@ -90,7 +90,8 @@ def _slices(table: pa.Table, size: int) -> Iterator[pa.Table]:
 
 def _raw(block: pa.Table) -> Iterator[dict[str, Any]]:
     """Rows with their strings as bytes: files in the wild hold text that is no UTF-8."""
-    columns = [pc.cast(block[name], pa.binary()) if name in _FIELDS else block[name] for name in schema.ROW.names]
+    strings = (*_FIELDS, "image_uri")
+    columns = [pc.cast(block[name], pa.binary()) if name in strings else block[name] for name in schema.ROW.names]
     columns[schema.ROW.names.index("tags")] = pc.cast(block["tags"], pa.list_(pa.binary()))
     for number in range(block.num_rows):
         yield {name: column[number].as_py() for name, column in zip(schema.ROW.names, columns, strict=True)}
@@ -164,25 +165,11 @@ def _hash(value: bytes) -> int:
 
 def _photo(row: dict[str, Any], config: Prepare) -> bytes | BadImage:
     """The photo's bytes, empty if there are none; an error as a value if it cannot be had."""
-    if row["image"] is not None or row["image_uri"] is None:
-        return row["image"] or b""
+    uri, name = _lenient(row["image_uri"]), _lenient(row["image_name"])
     try:
-        return _read(row["image_uri"].decode(), config.images.max_bytes)
-    except (OSError, UserError, UnicodeDecodeError) as error:
-        return BadImage("no_image", f"cannot open {_lenient(row['image_uri'])}: {type(error).__name__}")
-
-
-def _read(uri: str, max_bytes: int) -> bytes:
-    """The file, but never more than one byte above ``max_bytes``."""
-    folder, slash, name = uri.rpartition("/")
-    system, path = _open_folder(folder)
-    with system.open_input_stream(f"{path}{slash}{name}", compression=None) as stream:
-        return stream.read(max_bytes + 1)
-
-
-@lru_cache(maxsize=256)
-def _open_folder(uri: str) -> tuple[pafs.FileSystem, str]:
-    return storage.open_uri(uri)  # opening a bucket takes far longer than opening a photo in it
+        return fetch(row["image"], uri, name, config.images.max_bytes) or b""
+    except BadImage as error:
+        return error
 
 
 def _write(folder: str, rows: list[dict[str, Any]], columns: pa.Schema) -> None:
@@ -203,9 +190,18 @@ def files(folder: str) -> list[str]:
 def load(names: list[str], columns: pa.Schema, only: list[str] | None = None) -> pa.Table:
     """Columns of all staged rows, sorted by key, each key once."""
     wanted = pa.schema([columns.field(name) for name in only or columns.names])
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(READERS) as readers:
         tables = list(readers.map(lambda name: storage.read_table(name, wanted.names), names))
     table = pa.concat_tables([wanted.empty_table(), *tables]).combine_chunks().sort_by("key")
     keys = table["key"].to_numpy()
     first = np.concatenate([[True], keys[1:] != keys[:-1]]) if len(keys) else np.zeros(0, bool)
     return table.filter(pa.array(first))
+
+
+def take(names: list[str], keys: pa.ChunkedArray, only: list[str]) -> pa.Table:
+    """Columns ``only`` of the staged rows with ``keys`` (sorted, at least one), in their order, each once."""
+    system, _ = storage.open_uri(names[0])
+    source = pads.dataset([storage.open_uri(name)[1] for name in names], schema=ROW, filesystem=system)
+    within = (pc.field("key") >= keys[0]) & (pc.field("key") <= keys[-1])
+    found = source.to_table(columns=["key", *only], filter=within, use_threads=False)
+    return found.take(pc.index_in(keys, found["key"])).select(only)

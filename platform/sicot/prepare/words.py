@@ -11,16 +11,15 @@ import pyarrow.parquet as pq
 
 from sicot import storage
 from sicot.config import Text, Word2Vec
+from sicot.prepare import staging
 from sicot.prepare.prepared import VOCABULARY
 
 COUNTS = pa.schema([("word", pa.string()), ("count", pa.int64())])
 
 
-def count(block: pa.Table, train: np.ndarray) -> Iterator[pa.Table]:
-    """Training rows with each word, COUNTS, in the staged files that ``block`` names. ``train``: their keys, int64."""
-    table = pa.concat_tables([storage.read_table(name, ["key", "tokens"]) for name in block["file"].to_pylist()])
-    tokens = table.filter(pc.is_in(table["key"], pa.array(train)))["tokens"]
-    words = pc.list_flatten(tokens)
+def count(block: pa.Table, staged: list[str]) -> Iterator[pa.Table]:
+    """Rows with each word, COUNTS, among the ``staged`` rows whose keys ``block`` has, sorted."""
+    words = pc.list_flatten(staging.take(staged, block["key"], ["tokens"])["tokens"])
     yield _sum(pa.table({"word": words, "count": np.ones(len(words), np.int64)}))
 
 

@@ -9,55 +9,59 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from sicot import storage
 from sicot.catalogue.schema import SPLITS
+from sicot.config import Prepare
 from sicot.prepare import flow, prepared, staging
 from sicot.prepare.plan import Plan
 from sicot.prepare.text import Vocabulary
 
 _TASK_BYTES = 256_000_000
-"""What a task may hold in memory of the files it writes."""
+"""What a task may hold in memory of the rows it writes, at a byte a pixel, several times what JPEG takes."""
+_TASK_FILES = 8
 
 
-def write(plan: Plan, vocabulary: pa.Table, root: str, staged: list[str], size: int) -> list[tuple[str, str]]:
+def write(plan: Plan, vocabulary: pa.Table, root: str, staged: list[str], config: Prepare) -> list[tuple[str, str]]:
     """Write the rows of each split; returns name (relative to ``root``) and content digest of each file, by name.
 
-    Rows are stored in the order of their keys; file n has those of the n-th ``size`` keys that fall to its split.
-    Files that are there already are kept: the same plan writes the same files.
+    Rows are stored in the order of their keys. A task has some neighbouring ones and writes them into files of
+    ``config.rows_per_block`` rows, the last one of each split with less. Files that are there already are kept: the
+    same plan writes the same files.
     """
-    rows = len(plan.keys)
-    numbers = np.arange(rows) // size
+    rows, size = len(plan.keys), config.rows_per_block
+    files = max(1, min(_TASK_FILES, _TASK_BYTES // (size * config.images.size**2)))
+    numbers = _numbers(plan.split, size, files)
     table = pa.table({"key": plan.keys, "split": plan.split, "label": plan.label, "number": numbers})
-    count = -(-rows // size)
-    system, _ = storage.open_uri(root)
-    staged_bytes = sum(info.size for info in system.get_file_info([storage.open_uri(name)[1] for name in staged]))
-    most = max(1, min(16, _TASK_BYTES * count // max(1, staged_bytes)))
     known = Vocabulary(vocabulary["word"].to_pylist())
     written: list[tuple[str, str]] = []
     with flow.progress("files", rows) as bar:
-        dataset = flow.blocks(table, flow.ranges(count, most, size))
+        dataset = flow.blocks(table, flow.ranges(-(-rows // (size * files)), 1, size * files))
         for block in flow.run(dataset, _write_files, root, staged, known):
             written += zip(block["name"].to_pylist(), block["digest"].to_pylist(), strict=True)
             bar.update(sum(block["rows"].to_pylist()))
     return sorted(written)
 
 
+def _numbers(split: np.ndarray, size: int, files: int) -> np.ndarray:
+    """Number of each row's file among those of its split, int64 [N]; a task has ``files`` x ``size`` rows."""
+    task = np.arange(len(split)) // (size * files)
+    numbers = np.zeros(len(split), np.int64)
+    for code in range(len(SPLITS)):
+        rows = np.flatnonzero(split == code)
+        first = np.searchsorted(task[rows], task[rows])  # of the split's rows in the same task
+        numbers[rows] = task[rows] * files + (np.arange(len(rows)) - first) // size
+    return numbers
+
+
 def _write_files(block: pa.Table, root: str, staged: list[str], known: Vocabulary) -> Iterator[pa.Table]:
-    """Write the files of some neighbouring numbers; ``block`` has key, split, label and number of their rows."""
-    system, _ = storage.open_uri(staged[0])
-    source = pads.dataset([storage.open_uri(name)[1] for name in staged], schema=staging.ROW, filesystem=system)
-    key, keys = pc.field("key"), block["key"]
-    found = source.to_table(
-        columns=["key", "id", "image", "tokens"], filter=(key >= keys[0]) & (key <= keys[-1]), use_threads=False
-    )
+    """Write the files of one task; ``block`` has key, split, label and file number of their rows."""
+    found = staging.take(staged, block["key"], ["id", "image", "tokens"])
     for number in pc.unique(block["number"]).to_pylist():
         for code, split in enumerate(SPLITS):
-            chosen = block.filter((pc.field("number") == number) & (pc.field("split") == code))
-            if chosen.num_rows:
-                rows = found.take(pc.index_in(chosen["key"], found["key"]))
-                table = _table(rows, chosen["label"], known)
+            chosen = pc.and_(pc.equal(block["number"], number), pc.equal(block["split"], code))
+            table = _table(found.filter(chosen), block["label"].filter(chosen), known)
+            if table.num_rows:
                 name = f"{split}/{number:06d}.parquet"
                 if not storage.exists(f"{root}/{name}"):
                     storage.write_table(f"{root}/{name}", table, prepared.ROW_GROUP)
