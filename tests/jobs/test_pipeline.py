@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -55,16 +54,16 @@ def test_the_whole_way(ray_cluster: None, tmp_path: Path, capsys: pytest.Capture
     assert run.info.status == "FINISHED"
     assert {"val/macro", "loss/loss", "images_per_s"} <= set(run.data.metrics)
     assert len(client.get_metric_history(run.info.run_id, "val/macro")) == 2
-    assert client.get_model_version_by_alias("sicot", "champion").version == "1"
+    assert str(client.get_model_version_by_alias("sicot", "champion").version) == "1"
     card = tmp_path / "small/report/MODEL_CARD.md"
     assert "our reading" in card.read_text()
 
-    begun = time.monotonic()
     again = pipeline.run(experiment, recognizer.start, server.stop, "")
-    assert time.monotonic() - begun < 60
     assert again["test"]["image"]["top1"] == summary["test"]["image"]["top1"]
     assert again["mlflow"]["model_uri"] == summary["mlflow"]["model_uri"]  # the same model is not registered twice
-    assert "already prepared" in capsys.readouterr().out
+    screen = capsys.readouterr().out
+    assert "already prepared" in screen
+    assert screen.count("already trained") == 2  # the model and its visual-only baseline
 
 
 def test_training_before_preparing_says_what_to_run(ray_cluster: None, tmp_path: Path) -> None:
