@@ -77,7 +77,7 @@ SPACE: tuple[Dimension, ...] = (
     Choice(
         name="model.loss.distill",
         values=(0.0, 0.1, 0.3, 1.0, 3.0),
-        when=words,
+        when=lambda experiment: experiment.model.loss.mixed > 0,
         why="How hard the answer with words teaches the photo's; too hard copies its mistakes, 0 is off.",
     ),
     Choice(

@@ -22,6 +22,8 @@ def experiments(draw: st.DrawFn) -> Experiment:
                 contrast=draw(weights), tau=draw(weights))  # fmt: skip
     if loss.visual + loss.mixed + loss.text == 0:
         loss = loss.model_copy(update={"visual": 1.0})
+    if not loss.mixed:  # it has no teacher then
+        loss = loss.model_copy(update={"distill": 0.0})
     attention = Attention(
         kind=draw(st.sampled_from(["bilinear", "linear", "mean"])),
         rank=draw(st.integers(0, 300)),
