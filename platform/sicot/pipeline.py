@@ -53,8 +53,7 @@ def forget(folder: str) -> None:
     """Delete what earlier training and its consequences have left in a run's folder; the prepared set stays."""
     system, root = storage.open_uri(folder)
     for name in ("train", "bundle", "visual", "report"):
-        if storage.exists(f"{folder}/{name}"):
-            system.delete_dir(f"{root}/{name}")
+        storage.delete_folder(f"{folder}/{name}")
     for name in ("training.json", "comparison.json", "summary.json"):
         if storage.exists(f"{folder}/{name}"):
             system.delete_file(f"{root}/{name}")

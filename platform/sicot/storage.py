@@ -88,6 +88,14 @@ def write_table(uri: str, table: pa.Table, row_group_size: int | None = None) ->
     write_bytes(uri, sink.getvalue().to_pybytes())
 
 
+def delete_folder(uri: str) -> None:
+    """Remove the folder at ``uri``, if there is one."""
+    system, path = open_uri(uri)
+    path = path.rstrip("/")
+    if system.get_file_info(path).type == pafs.FileType.Directory:
+        system.delete_dir(path)
+
+
 def replace_folder(source: str, uri: str) -> None:
     """Put the local folder ``source`` at ``uri`` in place of what is there: copied aside, then renamed.
 

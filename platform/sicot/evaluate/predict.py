@@ -80,11 +80,11 @@ def predict(
         }
         storage.write_json(f"{place}/summary.json", summary)
         if local:
-            _delete(out)
+            storage.delete_folder(out)
             Path(place).rename(out)
     except BaseException:
         if local:
-            _delete(place)
+            storage.delete_folder(place)
         raise
     return summary
 
@@ -99,7 +99,7 @@ def check(out: str, overwrite: bool) -> None:
     if there and not overwrite:
         raise UserError(f"--out {out} is not empty: name another folder, or give --overwrite")
     if there and "://" in out:
-        _delete(out)
+        storage.delete_folder(out)
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,3 @@ class Labeller:
     def _answer(self, bundle: Bundle, asked: list[tuple[str, Item]]) -> Iterator[dict[str, Any]]:
         for (key, item), answer in zip(asked, bundle.answer([item for _, item in asked], self.k), strict=True):
             yield {"id": key, **asdict(answer), "by_photo": item.image_HW3 is not None}
-
-
-def _delete(folder: str) -> None:
-    system, path = storage.open_uri(folder)
-    if system.get_file_info(path.rstrip("/")).type == pafs.FileType.Directory:
-        system.delete_dir(path.rstrip("/"))

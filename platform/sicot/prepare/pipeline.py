@@ -159,7 +159,7 @@ def _discard(folder: str, mark: str) -> None:
     system, path = storage.open_uri(f"{folder}/{mark}")
     if system.get_file_info(path).type == pafs.FileType.File:
         system.delete_file(path)
-    prepared.delete(folder)
+    storage.delete_folder(folder)
 
 
 def _sweep(root: str) -> None:
@@ -179,14 +179,14 @@ def _plan(catalogue: Catalogue, config: Prepare, part: str) -> planning.Plan:
     if complete:
         seen = storage.read_table(f"{part}/seen.parquet")
     else:
-        prepared.delete(f"{part}/bad")  # these are tried again: a photo that was missing may be there now
+        storage.delete_folder(f"{part}/bad")  # these are tried again: a photo that was missing may be there now
         seen = _stage(catalogue, config, part)
     rows = staging.load(staging.files(f"{part}/rows"), staging.ROW, staging.SMALL)
     plan = planning.make(
         rows, staging.load(staging.files(f"{part}/bad"), staging.BAD), seen, catalogue.split, config.groups
     )
     if not complete:
-        prepared.delete(f"{part}/quarantine")
+        storage.delete_folder(f"{part}/quarantine")
         _write_quarantine(f"{part}/quarantine", plan.quarantine)
         planning.check(plan, config.max_quarantined, catalogue.path, f"{part}/quarantine")
         storage.write_table(f"{part}/seen.parquet", seen)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
@@ -159,10 +158,3 @@ class PreparedSet:
     def uris(self, split: str) -> list[str]:
         """Full path or URI of the split's files."""
         return [f"{self.root}/{name}" for name in self.manifest.files[split]]
-
-
-def delete(root: str) -> None:
-    """Remove the set at ``root``, if there is one."""
-    system, path = storage.open_uri(root)
-    if system.get_file_info(path).type == pafs.FileType.Directory:
-        system.delete_dir(path)

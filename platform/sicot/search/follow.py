@@ -11,9 +11,8 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
-from sicot import track
+from sicot import storage, track
 from sicot.config import Experiment
-from sicot.prepare.prepared import delete
 from sicot.search.book import Book, Trial, key
 from sicot.search.space import apply
 from sicot.track import Run
@@ -86,7 +85,7 @@ class Follow(Callback):
         if it.state == "stopped":
             run.tags({"sicot.stopped": f"ASHA, after epoch {epoch} of {epochs}"})
         stack.close()
-        delete(f"{self.checkpoints}/{key(it.point)}")
+        storage.delete_folder(f"{self.checkpoints}/{key(it.point)}")
         best = self.book.best
         if best and best.objective is not None:
             self.parent.metrics({"best": best.objective}, step=len(self.book.ended))

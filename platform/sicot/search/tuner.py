@@ -21,7 +21,7 @@ from sicot import cluster, storage, track
 from sicot.config import Experiment
 from sicot.errors import UserError
 from sicot.prepare.pipeline import prepare
-from sicot.prepare.prepared import PreparedSet, delete
+from sicot.prepare.prepared import PreparedSet
 from sicot.search import plots, screen, trial
 from sicot.search.book import Book, Trial
 from sicot.search.follow import Follow
@@ -52,7 +52,7 @@ def search(experiment: Experiment, space: Sequence[Dimension]) -> Book:
     folder = f"{experiment.folder}/search"
     tuned = experiment.tune
     if experiment.fresh:
-        delete(folder)
+        storage.delete_folder(folder)
         experiment = experiment.model_copy(update={"fresh": False})
     prepared = _prepared(experiment)
     rare, rows = _rare(prepared)
@@ -132,7 +132,7 @@ def _tune(
         "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a box even when it is told to be silent
     }.items():
         os.environ.setdefault(name, value)
-    delete(f"{folder}/tune")  # nobody reads what Tune keeps there, but for the errors of failed trials
+    storage.delete_folder(f"{folder}/tune")  # nobody reads what Tune keeps there, but for the errors of failed trials
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # Follow says it in a line
     trainable = tune.with_parameters(
         trial.run,
