@@ -158,3 +158,21 @@ def test_every_torchvision_classifier_is_a_trunk(name: str) -> None:
 def test_an_unknown_trunk_is_named() -> None:
     with pytest.raises(ValueError, match=r"model.visual.trunk: no torchvision classifier is called 'resnet19'"):
         build_trunk("resnet19", 64)
+
+
+def test_streams_may_have_a_classifier_each_and_no_words_still_is_the_photos_answer() -> None:
+    net = model(shared=False)
+    words_BT = torch.tensor([[1, 2, 0], [0, 0, 0]])
+    v_BD = net.visual(torch.randint(0, 256, (2, SIZE, SIZE, 3), dtype=torch.uint8))
+    both_BC, photo_BC = net.answer(v_BD, words_BT)[0], net.answer(v_BD, None)[0]
+    assert torch.equal(both_BC[1], photo_BC[1])
+    with torch.no_grad():
+        net.mixed_classifier.weight.normal_()
+    assert not torch.allclose(net.answer(v_BD, words_BT)[0][0], both_BC[0])
+    assert torch.equal(net.answer(v_BD, None)[0], photo_BC)
+
+
+def test_features_of_a_photo_stand_in_for_it() -> None:
+    net = model()
+    images_BHW3 = torch.randint(0, 256, (3, SIZE, SIZE, 3), dtype=torch.uint8)
+    assert torch.equal(net.visual(net.visual.features(images_BHW3)), net.visual(images_BHW3))

@@ -6,6 +6,7 @@ that is broken as a whole, or not what it is called, is a :class:`UserError`, mo
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -59,12 +60,14 @@ class Work:
     """What one task reads: files, and of a Parquet file its row groups and the number of their first row."""
 
     paths: list[str]
+    rows: float = math.inf
+    """How many they are, where that is known before reading."""
     groups: list[int] = field(default_factory=list)
     row: int = 0
 
     def table(self) -> pa.Table:
         """As one row of a dataset."""
-        return pa.table({"paths": [self.paths], "groups": [self.groups], "row": [self.row]})
+        return pa.table({name: [value] for name, value in vars(self).items()})
 
 
 def read(config: Catalogue) -> ray.data.Dataset:
@@ -82,7 +85,8 @@ def read(config: Catalogue) -> ray.data.Dataset:
     if config.images:  # a task may run in another folder
         config = config.model_copy(update={"images": absolute(config.images)})
     task = partial(_task, found, config)
-    if found.format == "folder":
+    # Ray does what comes next in the task that has read a small part: no photo moves.
+    if all(item.rows <= 2 * ROWS_PER_TASK for item in work):
         return tasks.map_batches(task, batch_format="pyarrow", batch_size=1)
     # A CSV file, a tar file or a large row group is read by one task: deal its rows out, or that task would do all
     # that comes next as well. Half a CPU is not what comes next asks for: it keeps Ray from fusing the two.
@@ -163,15 +167,7 @@ def _matches(path: str, pattern: str) -> bool:
 def _plan(found: Found, config: Catalogue) -> list[Work]:
     """The tasks; looks at the heads of the files, so that most mistakes show before Ray starts on the rows."""
     if found.format == "parquet":
-        with ThreadPoolExecutor(16) as readers:
-            footers = list(readers.map(partial(formats.parquet_footer, found.system), found.paths))
-        work: list[Work] = []
-        for path, (names, groups) in zip(found.paths, footers, strict=True):
-            formats.require_image(names, config, path)
-            work += _by_groups(path, groups)
-        if not work:
-            raise UserError(f"{config.path} has no rows")
-        return work
+        return _plan_parquet(found, config)
     if found.format == "csv":
         for path in found.paths[:16]:
             formats.require_image(formats.csv_header(found.system, path), config, path)
@@ -185,8 +181,23 @@ def _plan(found: Found, config: Catalogue) -> list[Work]:
             raise UserError(
                 f"{found.paths[0]} has no photos (.{', .'.join(formats.IMAGES)}), its members are .{', .'.join(kinds)}"
             )
-    step = ROWS_PER_TASK if found.format == "folder" else 1
-    return [Work(found.paths[start : start + step]) for start in range(0, len(found.paths), step)]
+    if found.format != "folder":
+        return [Work([path]) for path in found.paths]
+    starts = range(0, len(found.paths), ROWS_PER_TASK)
+    parts = [found.paths[start : start + ROWS_PER_TASK] for start in starts]
+    return [Work(part, len(part)) for part in parts]
+
+
+def _plan_parquet(found: Found, config: Catalogue) -> list[Work]:
+    with ThreadPoolExecutor(16) as readers:
+        footers = list(readers.map(partial(formats.parquet_footer, found.system), found.paths))
+    work: list[Work] = []
+    for path, (names, groups) in zip(found.paths, footers, strict=True):
+        formats.require_image(names, config, path)
+        work += _by_groups(path, groups)
+    if not work:
+        raise UserError(f"{config.path} has no rows")
+    return work
 
 
 def _by_groups(path: str, rows: list[int]) -> Iterator[Work]:
@@ -197,7 +208,7 @@ def _by_groups(path: str, rows: list[int]) -> Iterator[Work]:
         groups.append(number)
         size += count
         if size >= ROWS_PER_TASK or (number == len(rows) - 1 and size):
-            yield Work([path], groups, start)
+            yield Work([path], size, groups, start)
             groups, start, size = [], start + size, 0
 
 

@@ -70,9 +70,13 @@ class Visual(nn.Module):
             self.trunk.eval()
         return self
 
-    def forward(self, images_BHW3: Tensor) -> Tensor:
-        """v_BD of photos with values 0 … 255 (uint8, or float after augmentation), channels last in memory."""
+    def features(self, images_BHW3: Tensor) -> Tensor:
+        """What the trunk makes of photos with values 0 … 255 (uint8, or float after augmentation): features_BF."""
         pixels_BHW3 = (images_BHW3.float() - self.mean_3) / self.deviation_3
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            features_BF = self.trunk(pixels_BHW3.permute(0, 3, 1, 2))  # a channels_last tensor, without a copy
+            return self.trunk(pixels_BHW3.permute(0, 3, 1, 2))  # a channels_last tensor, without a copy
+
+    def forward(self, images_BHW3: Tensor) -> Tensor:
+        """v_BD of photos, channels last in memory, or of features_BF that :meth:`features` made of them earlier."""
+        features_BF = images_BHW3 if images_BHW3.ndim == 2 else self.features(images_BHW3)
         return functional.normalize(self.project(self.dropout(features_BF)).float(), dim=-1)

@@ -18,12 +18,14 @@ def augment(images_BHW3: Tensor, config: Augment) -> Tensor:
     """Mirror, zoom, shift and rotate photos in one resampling, then change their light.
 
     Args:
-        images_BHW3: uint8.
+        images_BHW3: uint8; features_BF of photos, which there is nothing to mirror in, are returned as they are.
         config: ranges; all zero returns the photos as they are.
 
     Returns:
         float32 photos of the same shape, values 0 … 255; what comes in from outside repeats the border.
     """
+    if images_BHW3.ndim == 2:
+        return images_BHW3
     n, device = len(images_BHW3), images_BHW3.device
 
     def spread(width: float) -> Tensor:

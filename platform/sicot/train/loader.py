@@ -48,12 +48,22 @@ class Batch:
 
 def collate(rows: pa.Table, max_words: int) -> Batch:
     """Decode rows of a prepared set into a batch."""
-    photos = [np.asarray(Image.open(io.BytesIO(photo.as_buffer())).convert("RGB")) for photo in rows["image"]]
-    words_BT = torch.zeros(rows.num_rows, max_words, dtype=torch.long)
-    for row, ids in enumerate(rows["words"].to_pylist()):
-        words_BT[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
     labels_B = torch.from_numpy(rows["label"].to_numpy().astype(np.int64))
-    return Batch(torch.from_numpy(np.stack(photos)), words_BT, labels_B)
+    return Batch(decode(rows["image"]), pad(rows["words"].to_pylist(), max_words), labels_B)
+
+
+def decode(photos: pa.ChunkedArray) -> Tensor:
+    """images_BHW3, uint8, of prepared photos."""
+    decoded = [np.asarray(Image.open(io.BytesIO(photo.as_buffer())).convert("RGB")) for photo in photos]
+    return torch.from_numpy(np.stack(decoded))
+
+
+def pad(words: list[list[int]], max_words: int) -> Tensor:
+    """words_BT, int64, filled up with 0 = no word."""
+    words_BT = torch.zeros(len(words), max_words, dtype=torch.long)
+    for row, ids in enumerate(words):
+        words_BT[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+    return words_BT
 
 
 class Rows:

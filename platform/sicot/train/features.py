@@ -1,0 +1,123 @@
+"""Features of a trunk that is kept as it is: computed once per photo, kept on disk, trained on many times.
+
+    <folder>/<key>/*.safetensors   `photo` int64 [M]: hashes of prepared photos; `features` float16 [M, W, F]
+
+The key names the trunk, its weights, the photos' size and how views differ, so nothing stale is ever read; photos are
+found by their content, so sets that differ in their words share them. An interrupted extraction goes on.
+
+B batch, M photos of a file, N rows of a split, W views of a photo (the first as it is, the others augmented),
+F features of the trunk, T words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+from tqdm import tqdm
+
+from sicot import storage
+from sicot.config import Augment, Train, Visual
+from sicot.model import visual
+from sicot.prepare.prepared import PreparedSet
+from sicot.train import weights
+from sicot.train.augment import augment
+from sicot.train.learner import half_precision
+from sicot.train.loader import decode, pad
+
+PART = 2048  # photos of a file
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a split, with features in place of photos."""
+
+    ids: list[str]
+    features_NWF: Tensor
+    tokens: list[list[str]]
+    words_NT: Tensor
+    labels_N: Tensor
+
+
+def load(
+    prepared: PreparedSet, config: Visual, changes: Augment, views: int, folder: str, splits: tuple[str, ...]
+) -> dict[str, Rows]:
+    """Rows of ``splits``, their features from the cache in ``folder`` (a local path); what is missing is computed.
+
+    Raises:
+        UserError: the trunk's weights cannot be read or do not fit.
+    """
+    trunk = visual.Visual(config, prepared.manifest.images.size, 2).eval()
+    weights.initialise(trunk, config)
+    place = Path(folder) / _key(trunk, config.trunk, prepared.manifest.images.size, changes, views)
+    tables = {split: pa.concat_tables(map(storage.read_table, prepared.uris(split))) for split in splits}
+    photos = pa.chunked_array([chunk for table in tables.values() for chunk in table["image"].chunks])
+    _extract(trunk, photos, changes, views, place)
+    parts = [load_file(path) for path in sorted(place.glob("*.safetensors"))]
+    known, features_MWF = (torch.cat([part[name] for part in parts]) for name in ("photo", "features"))
+    known, order = known.sort()
+    return {
+        split: Rows(
+            table["id"].to_pylist(),
+            features_MWF[order[torch.searchsorted(known, _hashes(table["image"]))]],
+            table["tokens"].to_pylist(),
+            pad(table["words"].to_pylist(), prepared.manifest.text.max_words),
+            torch.from_numpy(table["label"].to_numpy().astype(np.int64)),
+        )
+        for split, table in tables.items()
+    }
+
+
+def _key(trunk: visual.Visual, name: str, size: int, changes: Augment, views: int) -> str:
+    said = [name, size, changes.model_dump() if views > 1 else {}, views]
+    digest = hashlib.sha256(json.dumps(said).encode())
+    for tensor in trunk.trunk.state_dict().values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _hashes(photos: pa.ChunkedArray) -> Tensor:
+    """Hash of each photo's bytes, int64 [N]."""
+    digests = b"".join(hashlib.blake2b(photo.as_buffer(), digest_size=8).digest() for photo in photos)
+    return torch.from_numpy(np.frombuffer(digests, np.int64).copy())
+
+
+def _extract(trunk: visual.Visual, photos: pa.ChunkedArray, changes: Augment, views: int, place: Path) -> None:
+    """Write the features of all photos that have none yet, `PART` photos a file."""
+    known = {photo for path in place.glob("*.safetensors") for photo in load_file(path)["photo"].tolist()}
+    missing = {photo: row for row, photo in enumerate(_hashes(photos).tolist()) if photo not in known}
+    if not missing:
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    trunk = trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    hashes = sorted(missing)
+    with tqdm(desc="trunk features", total=len(hashes), unit=" photos", mininterval=2.0) as bar:
+        for part in (hashes[start : start + PART] for start in range(0, len(hashes), PART)):
+            wanted = photos.take(pa.array([missing[photo] for photo in part]))
+            content = {
+                "photo": torch.tensor(part),
+                "features": torch.cat(list(_views(trunk, wanted, changes, views, bar))),
+            }
+            storage.write_bytes(str(place / f"{part[0] % 2**64:016x}.safetensors"), save(content))
+
+
+@torch.inference_mode()
+def _views(trunk: visual.Visual, photos: pa.ChunkedArray, changes: Augment, views: int, bar: tqdm) -> Iterator[Tensor]:
+    """features_BWF, batch by batch."""
+    half = half_precision(Train(), torch.device("cpu"))
+    with torch.autocast("cpu", half, enabled=half is not None), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for start in range(0, len(photos), BATCH):
+            images_BHW3 = decode(photos.slice(start, BATCH))
+            seen = [images_BHW3, *(augment(images_BHW3, changes) for _ in range(views - 1))]
+            yield torch.stack([trunk.features(images).float() for images in seen], 1).half()
+            bar.update(len(images_BHW3))
