@@ -40,7 +40,7 @@ def _cell(value: object) -> str:
 def command() -> str:
     """The command line that started this process, as one would type it."""
     module = getattr(sys.modules["__main__"].__spec__, "name", None)
-    start = ["python", "-m", module] if module else ["python", sys.argv[0]]
+    start = ["python", "-m", module.removesuffix(".__main__")] if module else ["python", sys.argv[0]]
     return shlex.join([*start, *sys.argv[1:]])
 
 

@@ -25,11 +25,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
 
 
 def train_workers() -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "RayTrainWorker" in " ".join(process.info["cmdline"] or [])
-    ]
+    """Those of this test's own cluster: somebody may be training on the machine."""
+    ours = psutil.Process().children(recursive=True)
+    return [process for process in ours if "RayTrainWorker" in " ".join(process.cmdline())]
 
 
 def kill_one_after_the_first_checkpoint(folder: Path, killed: list[int]) -> None:

@@ -1,0 +1,125 @@
+"""One training of the ladder: what it is, and what it scores."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.ladder import heads
+from benchmarks.ladder.rivals import RIVALS
+from benchmarks.ladder.table import SHARES
+from sicot import config
+from sicot.evaluate import metrics
+from sicot.prepare.prepared import PreparedSet
+from sicot.train import features
+
+FOLDS = 5
+SWAPPED = 0.3
+
+
+@dataclass(frozen=True)
+class Column:
+    """A data set as it is with one text column."""
+
+    prepared: PreparedSet
+    rows: dict[str, features.Rows]
+    other: dict[str, features.Rows]
+    """The same rows with the words of the other column; empty where there is none."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: a rung or rival, the text column it learns from, and its number among the seeds."""
+
+    name: str
+    model: config.Model
+    train: config.Train
+    column: str
+    final: bool
+
+    def key(self, column: Column) -> str:
+        """Names the result: everything that it depends on."""
+        said = [self.model.model_dump(mode="json"), self.train.model_dump(mode="json"), self.final]
+        said += [column.prepared.manifest.digest, column.rows["train"].features_NWF.shape]
+        return (
+            f"{self.name}/{self.column}/{self.train.seed}/{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]}"
+        )
+
+
+def columns(sets: dict[str, PreparedSet], options: argparse.Namespace, cache: str) -> dict[str, Column]:
+    """The data set by text column; the test split is left unread but for `--final`."""
+    splits = ("train", "val", "test") if options.final else ("train", "val")
+    visual = config.Visual(weights=options.weights, freeze=True)
+    rows = {
+        column: features.load(prepared, visual, config.Augment(), options.views, cache, splits)
+        for column, prepared in sets.items()
+    }
+    found = {}
+    for column, prepared in sets.items():
+        words = {word: i for i, word in enumerate(prepared.vocabulary["word"].to_pylist(), 1)}
+        others = [rows[other] for other in sets if other != column]
+        other = {split: heads.with_words(rows[column][split], others[0][split], words) for split in splits if others}
+        found[column] = Column(prepared, rows[column], other)
+    return found
+
+
+def measure(trial: Trial, column: Column) -> dict[str, Any]:
+    """Train, and score every regime that the trial can be asked in."""
+    torch.set_num_threads(1)
+    begun = time.perf_counter()
+    prepared, seed = column.prepared, trial.train.seed
+    train, asked, split = column.rows["train"], column.rows.get("test"), "test"
+    if not trial.final or asked is None:
+        inside, outside = fold(train.labels_N.numpy(), seed)
+        train, asked, split = heads.take(train, inside), heads.take(train, outside), "train"
+    task = heads.Task(
+        prepared.manifest.images.size,
+        train,
+        column.rows["val"],
+        asked,
+        torch.from_numpy(prepared.word_vectors()),
+        torch.from_numpy(prepared.idf),
+        len(prepared.classes),
+    )
+    logits = _answers(trial, task, heads.select(column.other[split], asked.ids) if column.other else None)
+    label = trial.column if trial.column != "title" else "text"
+    names = {"both": f"image_{label}", "late": f"image_{label}", "swapped": "image_text_30_swapped"}
+    scores = {}
+    for regime, z_NC in logits.items():
+        top = z_NC.topk(1).indices.numpy()
+        answers = metrics.Answers(asked.labels_N.numpy(), top, np.ones_like(top, float))
+        said = metrics.summary(answers, prepared.classes.group)
+        frequency = metrics.by_frequency(answers, prepared.classes.count)
+        scores[names.get(regime, regime)] = {**{s: said[s] for s in SHARES}, "by_frequency": frequency}
+    return {"scores": scores, "seconds": time.perf_counter() - begun}
+
+
+def _answers(trial: Trial, task: heads.Task, other: features.Rows | None) -> dict[str, torch.Tensor]:
+    if trial.name in RIVALS:
+        return RIVALS[trial.name](trial.model, trial.train, task)
+    net = heads.train(trial.model, trial.train, task)
+    logits = {"image": heads.ask(net, task.asked, "image")}
+    if trial.model.uses_words and (task.asked.words_NT > 0).any():
+        logits |= {"both": heads.ask(net, task.asked, "both"), "text": heads.ask(net, task.asked, "text")}
+        if trial.name == "default" and trial.column == "title":
+            logits["swapped"] = heads.ask(net, heads.swapped(task.asked, SWAPPED), "both")
+            if other is not None:
+                logits["image_title_nolabel"] = heads.ask(net, other, "both")
+    return logits
+
+
+def fold(labels: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the rows to train on, and of those held out: a fifth of each class, the same split for every rung."""
+    random = np.random.default_rng(0)
+    part = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        rows = random.permutation(np.flatnonzero(labels == label))
+        part[rows] = (np.arange(len(rows)) + random.integers(FOLDS)) % FOLDS
+    return np.flatnonzero(part != number % FOLDS), np.flatnonzero(part == number % FOLDS)
