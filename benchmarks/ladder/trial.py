@@ -14,9 +14,11 @@ import torch
 
 from benchmarks.ladder import heads
 from benchmarks.ladder.rivals import RIVALS
+from benchmarks.ladder.rungs import TWO, TwoClassifiers
 from benchmarks.ladder.table import SHARES
 from sicot import config
 from sicot.evaluate import metrics
+from sicot.model.recognizer import SICoT
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import features
 
@@ -104,7 +106,7 @@ def measure(trial: Trial, column: Column) -> dict[str, Any]:
 def _answers(trial: Trial, task: heads.Task, other: features.Rows | None) -> dict[str, torch.Tensor]:
     if trial.name in RIVALS:
         return RIVALS[trial.name](trial.model, trial.train, task)
-    net = heads.train(trial.model, trial.train, task)
+    net = heads.train(trial.model, trial.train, task, TwoClassifiers if TWO in trial.name else SICoT)
     logits = {"image": heads.ask(net, task.asked, "image")}
     if trial.model.uses_words and (task.asked.words_NT > 0).any():
         logits |= {"both": heads.ask(net, task.asked, "both"), "text": heads.ask(net, task.asked, "text")}

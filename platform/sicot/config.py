@@ -260,8 +260,6 @@ class Model(Section):
     """How photo and words become one feature: plain sum, an MLP on both, or a learnt gate."""
     classifier: Literal["cosine", "linear"] = "cosine"
     """Cosine: rows of the classifier are normalised and scaled."""
-    shared: bool = True
-    """One classifier for all streams; false gives photos alone a classifier of their own, for comparison."""
     scale: Positive = 16.0
     """Scale of the cosine logits at the start (learnt)."""
     word_dropout: Share = 0.1

@@ -160,18 +160,6 @@ def test_an_unknown_trunk_is_named() -> None:
         build_trunk("resnet19", 64)
 
 
-def test_streams_may_have_a_classifier_each_and_no_words_still_is_the_photos_answer() -> None:
-    net = model(shared=False)
-    words_BT = torch.tensor([[1, 2, 0], [0, 0, 0]])
-    v_BD = net.visual(torch.randint(0, 256, (2, SIZE, SIZE, 3), dtype=torch.uint8))
-    both_BC, photo_BC = net.answer(v_BD, words_BT)[0], net.answer(v_BD, None)[0]
-    assert torch.equal(both_BC[1], photo_BC[1])
-    with torch.no_grad():
-        net.mixed_classifier.weight.normal_()
-    assert not torch.allclose(net.answer(v_BD, words_BT)[0][0], both_BC[0])
-    assert torch.equal(net.answer(v_BD, None)[0], photo_BC)
-
-
 def test_features_of_a_photo_stand_in_for_it() -> None:
     net = model()
     images_BHW3 = torch.randint(0, 256, (3, SIZE, SIZE, 3), dtype=torch.uint8)

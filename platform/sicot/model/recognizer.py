@@ -60,9 +60,9 @@ class SICoT(nn.Module):
         hidden_B1 = (torch.rand_like(v_BD[:, :1]) < config.image_dropout) & has_words_B1
         seen_BD = v_BD.masked_fill(hidden_B1, 0.0)
         t_BD, _ = self.semantic(words_BT, seen_BD)
-        z_m_BC = self._judge(self.fusion(seen_BD, t_BD, has_words_B1))
+        z_m_BC = self.classifier(self.fusion(seen_BD, t_BD, has_words_B1))
         parts["mixed"] = self._cross_entropy(z_m_BC, labels_B)
-        z_t_BC = self._judge(t_BD)[has_words_B]
+        z_t_BC = self.classifier(t_BD)[has_words_B]
         # the sum over no rows keeps the parameters in the graph of every rank
         parts["text"] = self._cross_entropy(z_t_BC, labels_B[has_words_B]) if len(z_t_BC) else z_t_BC.sum()
         if weights.distill:
@@ -70,10 +70,6 @@ class SICoT(nn.Module):
         if weights.contrast:
             parts["contrast"] = losses.contrast(v_BD, t_BD, labels_B, has_words_B, weights.contrast_temperature)
         return {"loss": torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum(), **parts}
-
-    def _judge(self, x_BD: Tensor) -> Tensor:
-        """Logits of a mixed or semantic feature."""
-        return self.classifier(x_BD) if self.config.shared else self.mixed_classifier(x_BD)
 
     def _cross_entropy(self, z_BC: Tensor, labels_B: Tensor) -> Tensor:
         return losses.adjusted_cross_entropy(z_BC, labels_B, self.log_prior_C, self.config.loss.tau)
@@ -99,7 +95,4 @@ class SICoT(nn.Module):
         if v_BD is None:
             v_BD = torch.zeros_like(t_BD)
         has_words_B1 = (words_BT > 0).any(1, keepdim=True)
-        z_BC = self._judge(self.fusion(v_BD, t_BD, has_words_B1))
-        if not self.config.shared:
-            z_BC = torch.where(has_words_B1, z_BC, self.classifier(v_BD))
-        return z_BC, a_BS
+        return self.classifier(self.fusion(v_BD, t_BD, has_words_B1)), a_BS
