@@ -57,8 +57,8 @@ class TwoClassifiers(SICoT):
         return {"loss": parts["visual"] + parts["mixed"], **parts}
 
     def answer(self, v_BD: Tensor | None, words_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if words_BT is None and v_BD is not None:
-            return self.classifier(v_BD), None
+        if words_BT is None:
+            return super().answer(v_BD, None)
         return self._mixed(v_BD, words_BT), None
 
     def _mixed(self, v_BD: Tensor | None, words_BT: Tensor) -> Tensor:

@@ -43,8 +43,6 @@ class SICoT(nn.Module):
         if config.uses_words:
             self.semantic = WordAttention(config.attention, vectors_VE, idf_V, config.dimension)
             self.fusion = FUSIONS[config.fusion](config.dimension)
-            if not config.shared:
-                self.mixed_classifier = Classifier(config.classifier, len(log_prior_C), config.dimension, config.scale)
 
     def forward(self, images_BHW3: Tensor, words_BT: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         """Loss parts by name; ``loss`` is their weighted sum."""
