@@ -106,7 +106,10 @@ def bundle_folder(root: Path, **model: object) -> str:
     data = PreparedSet.open(str(place)) if (place / "manifest.json").exists() else prepared_set(place)
     settings = experiment(root)
     settings = settings.model_copy(update={"model": settings.model.model_copy(update=model)})
-    temperature = {"image": 1.5, "image_text": 1.2, "text": 0.8}
+    calibration = {  # untrained: photos alone are unknown, words are not
+        "temperature": {"image": 1.5, "image_text": 1.2, "text": 0.8},
+        "threshold": {"image": 0.9, "image_text": 0.1, "text": 0.1},
+    }
     training = {"settings": "0" * 64, "workers": 1, "epochs": 0, "seconds": 0.0, "images_per_s": None, "train": {}}
-    bundle.write(f"{root}/bundle", "tiny", worker.build(settings, data), data, temperature, training)
+    bundle.write(f"{root}/bundle", "tiny", worker.build(settings, data), data, calibration, training)
     return f"{root}/bundle"

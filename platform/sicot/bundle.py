@@ -36,7 +36,7 @@ from sicot.prepare import images
 from sicot.prepare.prepared import Classes, PreparedSet
 from sicot.prepare.text import Vocabulary, tokenise
 
-VERSION = 1
+VERSION = 2
 FILES = ("weights.safetensors", "classes.parquet", "vocabulary.parquet")
 
 
@@ -58,6 +58,8 @@ class Info(BaseModel):
     word_dimension: int
     temperature: dict[str, float]
     """By regime; divides the logits, fitted on validation, so that probabilities mean what they say."""
+    threshold: dict[str, float]
+    """By regime; an answer less sure than this is "unknown product", fitted with the temperature."""
     data_digest: str
     training: dict[str, Any]
     """How it was trained: epochs, images/s, commit and so on."""
@@ -107,6 +109,10 @@ class Answer:
     """Classes by falling probability, and which words were believed."""
 
     ranked: list[Ranked]
+    score: float
+    """How sure the answer is: the first class's probability."""
+    unknown: bool
+    """No known product is sure enough: the score is below the threshold of this way of asking."""
     words: list[Word]
     no_word: float
     """Attention on the null word: the share of "none of these words helps"; 1 if there are no words."""
@@ -167,6 +173,12 @@ class Bundle:
     def regimes(self) -> list[str]:
         """What can be asked: image, image_text, text; image alone for a visual-only model."""
         return ["image", "image_text", "text"] if self.info.model.uses_words else ["image"]
+
+    def regime(self, item: Item) -> str:
+        """How an item is asked: without a word that the model knows, a photo is asked alone."""
+        if item.image_HW3 is None:
+            return "text"
+        return "image_text" if self.info.model.uses_words and any(item.words) else "image"
 
     def decode(self, photo: bytes) -> np.ndarray:
         """Encoded photo → uint8 [H, W, 3]. Raises :class:`sicot.prepare.images.BadImage`."""
@@ -250,7 +262,8 @@ class Bundle:
             Word(token, share, known=word > 0)
             for token, share, word in zip(item.tokens, shares, item.words, strict=True)
         ]
-        return Answer(ranked, words, no_word=weights[-1] if weights else 1.0)
+        unknown = p[0] < self.info.threshold[self.regime(item)]
+        return Answer(ranked, p[0], unknown, words, no_word=weights[-1] if weights else 1.0)
 
 
 def write(
@@ -258,10 +271,13 @@ def write(
     name: str,
     model: SICoT,
     prepared: PreparedSet,
-    temperature: dict[str, float],
+    calibration: dict[str, dict[str, float]],
     training: dict[str, Any],
 ) -> Info:
-    """Write the bundle of a trained model to ``uri`` (path or URI): aside first, then as a whole."""
+    """Write the bundle of a trained model to ``uri`` (path or URI): aside first, then as a whole.
+
+    ``calibration`` is what :func:`sicot.train.calibration.calibrate` fitted.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         state = {key: value.detach().to("cpu", torch.float32).contiguous() for key, value in model.state_dict().items()}
@@ -274,7 +290,7 @@ def write(
             update={"visual": model.config.visual.model_copy(update={"weights": None})}, deep=True
         )
         manifest = prepared.manifest
-        pinned = json.dumps([files, settings.model_dump(mode="json"), temperature], sort_keys=True)
+        pinned = json.dumps([files, settings.model_dump(mode="json"), calibration], sort_keys=True)
         info = Info(
             name=name,
             digest=hashlib.sha256(pinned.encode()).hexdigest(),
@@ -285,7 +301,8 @@ def write(
             classes=manifest.classes,
             vocabulary=manifest.vocabulary,
             word_dimension=manifest.word_dimension,
-            temperature=temperature,
+            temperature=calibration["temperature"],
+            threshold=calibration["threshold"],
             data_digest=manifest.digest,
             training=training,
             metrics={},

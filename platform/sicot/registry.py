@@ -39,6 +39,7 @@ PYFUNC = ModelSignature(
         [
             ColSpec(Array(DataType.string), "labels"),
             ColSpec(Array(DataType.double), "probabilities"),
+            ColSpec(DataType.boolean, "unknown"),
             ColSpec(Array(DataType.string), "words"),
             ColSpec(Array(DataType.double), "weights"),
         ]

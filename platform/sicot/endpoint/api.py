@@ -129,6 +129,7 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
             created=info.created,
             classes=info.classes,
             vocabulary=info.vocabulary,
+            threshold=info.threshold,
             metrics=info.metrics,
             limits=limits,
         )

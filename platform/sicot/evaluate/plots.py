@@ -33,6 +33,7 @@ def draw(report: dict[str, Any]) -> dict[str, Figure]:
     figures = {
         "accuracy_by_frequency.png": accuracy_by_frequency(report),
         "reliability.png": reliability(report),
+        "risk_coverage.png": risk_coverage(report),
     }
     if any(report["tail_confusions"].values()):
         figures["tail_confusions.png"] = tail_confusions(report)
@@ -84,6 +85,25 @@ def reliability(report: dict[str, Any]) -> Figure:
     below.set(ylabel="rows, %")
     _plain(below)
     _head(figure, axes, "Do the probabilities mean what they say?")
+    return figure
+
+
+def risk_coverage(report: dict[str, Any]) -> Figure:
+    """How often the answers that are kept are wrong when the less sure ones are refused; a ring at the threshold."""
+    figure = Figure(figsize=(6, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for regime, points in report["risk_coverage"].items():
+        figures, look = report["metrics"][regime], LOOK[regime]
+        if not points:
+            continue
+        x, y = ([100 * point[name] for point in points] for name in ("coverage", "risk"))
+        axes.plot(x, y, color=look["color"], linewidth=1.6, label=f"{look['label']}, AURC {figures['aurc'] * 100:.1f}")
+        if figures["kept"] is not None:
+            at = (100 * figures["coverage"], 100 - 100 * figures["kept"])
+            axes.plot(*at, "o", color=look["color"], markersize=8, markerfacecolor="none", markeredgewidth=1.6)
+    axes.set(xlim=(0, 101), ylabel="wrong among them, %", xlabel="rows that are answered, %  (rings: at the threshold)")
+    axes.set_ylim(bottom=0)
+    _head(figure, axes, "What refusing the least sure answers saves")
     return figure
 
 

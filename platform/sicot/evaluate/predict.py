@@ -33,6 +33,8 @@ PREDICTION = pa.schema(
         pa.field(
             "words", pa.list_(pa.struct([("token", pa.string()), ("weight", pa.float32()), ("known", pa.bool_())]))
         ),
+        pa.field("score", pa.float32()),  # probability of the first label
+        pa.field("unknown", pa.bool_()),  # true: the score is below the model's threshold, no known product is sure
         pa.field("no_word", pa.float32()),  # attention that went to none of the words
         pa.field("by_photo", pa.bool_()),  # false: the row has no photo, its words alone were asked
     ]

@@ -81,7 +81,7 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
 
 def fingerprint(experiment: Experiment, prepared: PreparedSet) -> str:
     """Names what a training is of: the settings that shape its result, the trunk's first weights, the data."""
-    settings = experiment.model_dump(mode="json", include={"model": True, "train": True})
+    settings = experiment.model_dump(mode="json", include={"model": True, "train": True, "evaluate": {"known_kept"}})
     for name in ("gpu", "compile", "checkpoint_steps", "max_failures", "loader_threads"):
         del settings["train"][name]
     weights = settings["model"]["visual"]["weights"]
@@ -154,7 +154,7 @@ def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: s
         "images_per_s": round(result.metrics["images_per_s"], 1),
         "train": experiment.train.model_dump(mode="json"),
     }
-    info = bundle.write(place, experiment.name, model, prepared, result.metrics["temperature"], training)
+    info = bundle.write(place, experiment.name, model, prepared, result.metrics["calibration"], training)
     print(f"bundle: {place} (digest {info.digest[:12]})", flush=True)
     return place
 
