@@ -4,11 +4,13 @@
     weights.safetensors     all parameters and buffers
     classes.parquet         label, count, prior, group; the row number is the class index
     vocabulary.parquet      word, count, idf; the row number + 1 is the word's id
+    enrolled.*              products that it knows without training, if there are any: see :mod:`sicot.enrolled`
 
 JSON, Parquet and safetensors only: loading a bundle never runs code from it. Evaluation, batch jobs and the
 endpoint all answer through :class:`Bundle`.
 
-B batch, H height, W width, T words, S = T + 1 words and the null word, C classes.
+B batch, H height, W width, T words, S = T + 1 words and the null word, C classes, enrolled ones behind those trained,
+D feature dimension.
 """
 
 from __future__ import annotations
@@ -23,17 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sicot import config, storage
+from sicot import config, enrolled, storage
+from sicot.enrolled import Enrolled
 from sicot.errors import UserError
+from sicot.model.imprint import log_odds
 from sicot.model.recognizer import SICoT
 from sicot.prepare import images
-from sicot.prepare.prepared import Classes, PreparedSet
+from sicot.prepare.prepared import ENROLLED, Classes, PreparedSet
 from sicot.prepare.text import Vocabulary, tokenise
 
 VERSION = 2
@@ -54,6 +59,9 @@ class Info(BaseModel):
     images: config.Images
     text: config.Text
     classes: int
+    """Classes that it was trained on."""
+    enrolled: int = 0
+    """Products that were enrolled since."""
     vocabulary: int
     word_dimension: int
     temperature: dict[str, float]
@@ -71,7 +79,7 @@ class Info(BaseModel):
 
 @dataclass(frozen=True)
 class Query:
-    """What a person asks: a photo, words, or both."""
+    """What a person asks, or gives for a product to be enrolled: a photo, words, or both."""
 
     image: bytes | None = None
     title: str = ""
@@ -121,10 +129,12 @@ class Answer:
 class Bundle:
     """A model that answers. :meth:`predict` for everyday use; :meth:`encode` and :meth:`answer` are its two halves."""
 
-    def __init__(self, folder: str, info: Info, model: SICoT, classes: Classes, words: list[str]):
-        self.folder, self.info, self.model, self.classes = folder, info, model.eval(), classes
-        self.vocabulary = Vocabulary(words)
-        self.device = torch.device("cpu")
+    def __init__(self, folder: str, info: Info, model: SICoT, trained: Classes, words: Vocabulary, enrolled: Enrolled):
+        self.folder, self.info, self.model, self.vocabulary = folder, info, model.eval(), words
+        self.trained, self.enrolled = trained, enrolled
+        self.classes = _all_classes(trained, enrolled.labels)
+        self.device = model.log_prior_C.device
+        self._rows_2ED = enrolled.rows_2ED.to(self.device)
 
     @classmethod
     def load(cls, folder: str | Path) -> Bundle:
@@ -143,12 +153,13 @@ class Bundle:
             raise UserError(f"no bundle at {root}: it must hold a bundle.json") from error
         except (ValidationError, json.JSONDecodeError) as error:
             raise UserError(f"{root}/bundle.json is not one this version reads (version {VERSION})") from error
-        for name in FILES:
+        for name in (*FILES, *(enrolled.FILES if info.enrolled else ())):
             if not (root / name).exists() or _sha256(root / name) != info.files.get(name):
                 raise UserError(f"{root / name} is missing or not the file that was bundled: fetch the bundle again")
         classes = Classes(storage.read_table(str(root / "classes.parquet")))
         words = storage.read_table(str(root / "vocabulary.parquet"), ["word"])["word"].to_pylist()
-        if (len(classes), len(words)) != (info.classes, info.vocabulary):
+        products = Enrolled.read(root) if info.enrolled else Enrolled.none(info.model.dimension)
+        if (len(classes), len(words), len(products)) != (info.classes, info.vocabulary, info.enrolled):
             raise UserError(f"{root}/bundle.json does not fit its tables: fetch the bundle again")
         model = SICoT(
             info.model,
@@ -157,16 +168,18 @@ class Bundle:
             torch.zeros(info.vocabulary + 1, info.word_dimension),
             torch.zeros(info.vocabulary + 1),
         )
+        model.means_2CD = torch.zeros(2, info.classes, info.model.dimension)
         try:
             model.load_state_dict(load_file(root / "weights.safetensors"))
         except (SafetensorError, RuntimeError) as error:
             raise UserError(f"{root}/weights.safetensors does not fit {root}/bundle.json") from error
-        return cls(str(root), info, model, classes, words)
+        return cls(str(root), info, model, classes, Vocabulary(words), products)
 
     def to(self, device: str | torch.device) -> Bundle:
         """Answer on another device."""
         self.device = torch.device(device)
         self.model.to(self.device)
+        self._rows_2ED = self.enrolled.rows_2ED.to(self.device)
         return self
 
     @property
@@ -217,14 +230,23 @@ class Bundle:
     def judge(self, v_BD: Tensor | None, words_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """:meth:`logits` from visual features."""
         words_BT = words_BT.to(self.device, non_blocking=True) if words_BT is not None else None
-        z_BC, a_BS = self.model.answer(v_BD, words_BT)
-        temperature = self.info.temperature
+        x_BD, a_BS = self.model.feature(v_BD, words_BT)
         if a_BS is None or words_BT is None:
-            return z_BC / temperature["image"], a_BS
+            return self._calibrated("image", v_BD, None, x_BD), a_BS
         if v_BD is None:
-            return z_BC / temperature["text"], a_BS
+            return self._calibrated("text", None, words_BT, x_BD), a_BS
         has_words_B1 = (words_BT > 0).any(1, keepdim=True)
-        return torch.where(has_words_B1, z_BC / temperature["image_text"], z_BC / temperature["image"]), a_BS
+        both_BC, photo_BC = (self._calibrated(regime, v_BD, words_BT, x_BD) for regime in ("image_text", "image"))
+        return torch.where(has_words_B1, both_BC, photo_BC), a_BS
+
+    def _calibrated(self, regime: str, v_BD: Tensor | None, words_BT: Tensor | None, x_BD: Tensor) -> Tensor:
+        """Logits in one regime, those of enrolled products behind the trained classes'."""
+        temperature = self.info.temperature[regime]
+        z_BC = self.model.classifier(x_BD) / temperature
+        if not self.info.enrolled:
+            return z_BC
+        odds_BE = log_odds(self.model, self._rows_2ED, regime, temperature, v_BD, words_BT, x_BD)
+        return torch.cat([z_BC, z_BC.logsumexp(1, keepdim=True) + odds_BE], 1)
 
     def answer(self, items: Sequence[Item], k: int = 5) -> list[Answer]:
         """Answer a batch; items with and without photos may be mixed. At most C classes are ranked."""
@@ -290,11 +312,10 @@ def write(
             update={"visual": model.config.visual.model_copy(update={"weights": None})}, deep=True
         )
         manifest = prepared.manifest
-        pinned = json.dumps([files, settings.model_dump(mode="json"), calibration], sort_keys=True)
         info = Info(
             name=name,
-            digest=hashlib.sha256(pinned.encode()).hexdigest(),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            digest="",
+            created=now(),
             model=settings,
             images=manifest.images,
             text=manifest.text,
@@ -308,6 +329,7 @@ def write(
             metrics={},
             files=files,
         )
+        info = info.model_copy(update={"digest": digest_of(info)})
         (root / "bundle.json").write_text(info.model_dump_json(indent=1))
         storage.replace_folder(folder, uri)
     return info
@@ -317,6 +339,25 @@ def annotate(uri: str, metrics: dict[str, Any]) -> None:
     """Keep test metrics with the bundle at a path or URI; its digest stays, since the model does."""
     info = Info.model_validate(storage.read_json(f"{uri}/bundle.json")).model_copy(update={"metrics": metrics})
     storage.write_bytes(f"{uri}/bundle.json", info.model_dump_json(indent=1).encode())
+
+
+def _all_classes(trained: Classes, enrolled: list[str]) -> Classes:
+    """The classes trained and, behind them, those enrolled: a group of their own, without training rows."""
+    prior = float(trained.table["prior"].to_numpy().min())  # of the rarest; answers do not use it
+    rows = [{"label": label, "count": 0, "prior": prior, "group": ENROLLED} for label in enrolled]
+    return Classes(pa.concat_tables([trained.table, pa.Table.from_pylist(rows, trained.table.schema)]))
+
+
+def digest_of(info: Info) -> str:
+    """SHA-256 over all that shapes an answer: the files, and the numbers beside them."""
+    shaping = {"model", "temperature", "threshold", "files"}
+    pinned = json.dumps(info.model_dump(mode="json", include=shaping), sort_keys=True)
+    return hashlib.sha256(pinned.encode()).hexdigest()
+
+
+def now() -> str:
+    """The time as a bundle notes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _sha256(path: Path) -> str:

@@ -90,7 +90,10 @@ def test_the_last_report_carries_the_weights_to_keep(data: PreparedSet, tmp_path
 
     model = worker.fit(experiment(tmp_path, epochs=1), data, report)
     state = load_file(tmp_path / "weights.safetensors")
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    means_2CD = state.pop("means_2CD")
+    assert all(torch.equal(state[name], model.state_dict()[name]) for name in state)
+    assert means_2CD.shape == (2, 6, 16)
+    torch.testing.assert_close(means_2CD.norm(dim=2), torch.ones(2, 6))
 
 
 def test_trunk_weights_come_from_a_file_and_a_wrong_one_is_named(data: PreparedSet, tmp_path: Path) -> None:

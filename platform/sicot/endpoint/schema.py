@@ -140,7 +140,7 @@ class About(Wire):
     created: str
     """When the model was made."""
     classes: int
-    """How many classes it tells apart."""
+    """How many classes it tells apart, enrolled products among them."""
     vocabulary: int
     """How many words it knows."""
     threshold: dict[str, float]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sicot.prepare.prepared import GROUPS
+from sicot.prepare.prepared import ENROLLED, GROUPS
 
 Z = 1.959964  # 97.5 % quantile of the normal distribution
 UNKNOWN = -1  # target of a row whose label the model does not know
@@ -50,13 +50,14 @@ def summary(answers: Answers, group: np.ndarray, bins: int = 15) -> dict[str, An
 
     Args:
         answers: N rows.
-        group: head, medium or tail of each class, str [C].
+        group: head, medium, tail or enrolled of each class, str [C].
         bins: bins of the calibration error.
 
     Returns:
         top1, top5 (micro, all rows), macro (mean over the classes that have rows), head, medium, tail (rows of these
-        classes), ece: shares in [0, 1], None where there is no row to tell; `ci95`: [low, high] of each; `rows`;
-        `unknown_labels`: rows with a label the model does not know, wrong in top1 and top5, left out elsewhere.
+        classes; enrolled too, if there are any), ece: shares in [0, 1], None where there is no row to tell; `ci95`:
+        [low, high] of each; `rows`; `unknown_labels`: rows with a label the model does not know, wrong in top1 and
+        top5, left out elsewhere.
         Of the rows with a known label: `coverage`, the share that is not refused, `kept`, top-1 of these, and `aurc`.
         Of the others: `refused`, the share that is called unknown, as it should; `auroc` tells the two kinds apart.
     """
@@ -64,7 +65,7 @@ def summary(answers: Answers, group: np.ndarray, bins: int = 15) -> dict[str, An
     row_group = np.where(known, group[answers.target], "")
     in_top5 = (answers.top[:, :5] == answers.target[:, None]).any(1)
     shares = {"top1": share(answers.correct), "top5": share(in_top5), "macro": macro(answers)}
-    shares |= {name: share(answers.correct[row_group == name]) for name in GROUPS}
+    shares |= {name: share(answers.correct[row_group == name]) for name in groups(group)}
     mine = answers.of(known)
     shares |= {"coverage": share(~mine.refused), "kept": share(mine.correct[~mine.refused])}
     shares |= {"refused": share(answers.refused[~known])}
@@ -77,6 +78,11 @@ def summary(answers: Answers, group: np.ndarray, bins: int = 15) -> dict[str, An
         "unknown_labels": int((~known).sum()),
         "ci95": {name: interval for name, (_, interval) in shares.items()},
     }
+
+
+def groups(group: np.ndarray) -> tuple[str, ...]:
+    """head, medium, tail; and enrolled, where there are such classes."""
+    return (*GROUPS, ENROLLED) if (group == ENROLLED).any() else GROUPS
 
 
 Share = tuple[float | None, list[float] | None]

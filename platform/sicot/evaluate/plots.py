@@ -25,7 +25,7 @@ LOOK: dict[str, dict[str, Any]] = {
     "image_text": {"label": "photo + words", "color": "#d9662b", "marker": "s"},
     "text": {"label": "words alone", "color": "#4c9a57", "marker": "^"},
 }
-BANDS = {"tail": "#f6e7dc", "medium": "#f4f2ea", "head": "#e6edf5"}
+BANDS = {"enrolled": "#eee6f2", "tail": "#f6e7dc", "medium": "#f4f2ea", "head": "#e6edf5"}
 
 
 def draw(report: dict[str, Any]) -> dict[str, Figure]:
@@ -134,7 +134,7 @@ def tail_confusions(report: dict[str, Any], most: int = 12) -> Figure:
 
 def _bands(axes: Axes, groups: dict[str, Any]) -> None:
     """Shade head, medium and tail, halfway between their outermost classes."""
-    there = [(name, groups[name]) for name in ("tail", "medium", "head") if groups[name]["classes"]]
+    there = [(name, groups[name]) for name in BANDS if name in groups and groups[name]["classes"]]
     edges = [axes.get_xlim()[0]]
     edges += [float(np.sqrt(max(a["high"], 0.5) * b["low"])) for (_, a), (_, b) in pairwise(there)]
     edges += [axes.get_xlim()[1]]

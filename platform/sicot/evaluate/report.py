@@ -18,7 +18,7 @@ from sicot import storage
 from sicot.bundle import Bundle
 from sicot.evaluate import metrics, plots
 from sicot.evaluate.metrics import Answers
-from sicot.prepare.prepared import GROUPS
+from sicot.prepare.prepared import ENROLLED
 from sicot.track import Run
 
 NAMES = {"image": "photo alone", "image_text": "photo + words", "text": "words alone"}
@@ -49,7 +49,7 @@ def content(bundle: Bundle, answers: Mapping[str, Answers], rows: dict[str, Any]
     group, count = classes.group, classes.count
     return {
         "model": info.model_dump(mode="json", exclude={"files", "metrics"}),
-        "groups": {name: _bounds(count[group == name]) for name in GROUPS},
+        "groups": {name: _bounds(count[group == name]) for name in metrics.groups(group)},
         "rows": rows,
         "metrics": {regime: metrics.summary(each, group, bins) for regime, each in answers.items()},
         "gain_by_words": _gain(answers, group),
@@ -82,7 +82,7 @@ def _gain(answers: Mapping[str, Answers], group: Any) -> dict[str, Any]:
         return {}
     image, both = answers["image"], answers["image_text"]
     of = {"all": image.target == image.target}
-    of |= {name: (image.target >= 0) & (group[image.target] == name) for name in GROUPS}
+    of |= {name: (image.target >= 0) & (group[image.target] == name) for name in metrics.groups(group)}
     return {name: metrics.difference(both.correct[rows], image.correct[rows]) for name, rows in of.items()}
 
 
@@ -103,12 +103,19 @@ def write(report: dict[str, Any], out: str, run: Run | None = None) -> None:
 # ---------------------------------------------------------------- text
 
 
+def columns(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The figures to show and what they are called; those of enrolled classes where there are any."""
+    there = any(ENROLLED in values for values in figures.values())
+    return FIGURES | {ENROLLED: ENROLLED} if there else FIGURES
+
+
 def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """The figures for a terminal, in percent, the 95 % interval under each."""
-    lines = [" " * 15 + "".join(f"{name:>11}" for name in FIGURES.values())]
+    shown = columns(figures)
+    lines = [" " * 15 + "".join(f"{name:>11}" for name in shown.values())]
     for regime, values in figures.items():
-        lines.append(f"{NAMES[regime]:15}" + "".join(f"{_percent(values[name]):>11}" for name in FIGURES))
-        intervals = "".join(f"{_interval(values['ci95'].get(name)):>11}" for name in FIGURES)
+        lines.append(f"{NAMES[regime]:15}" + "".join(f"{_percent(values[name]):>11}" for name in shown))
+        intervals = "".join(f"{_interval(values['ci95'].get(name)):>11}" for name in shown)
         lines.append(f"{_rows(values):15}{intervals}".rstrip())
     unknown = max((values["unknown_labels"] for values in figures.values()), default=0)
     if unknown:
@@ -169,7 +176,8 @@ def model_card(report: dict[str, Any]) -> str:
     network, settings = model["model"], training.get("train", {})
     words = f"{model['vocabulary']:,} words, {network['attention']['kind']} attention, {network['fusion']} fusion"
     how = [
-        f"trunk {network['visual']['trunk']}, {model['images']['size']} px photos, {model['classes']:,} classes",
+        f"trunk {network['visual']['trunk']}, {model['images']['size']} px photos, {model['classes']:,} classes"
+        + (f", and {model['enrolled']:,} enrolled since without training" if model["enrolled"] else ""),
         words if set(report["metrics"]) != {"image"} else "photos only: it does not look at words",
         f"{training.get('epochs', '?')} epochs, {training.get('workers', '?')} worker(s), "
         f"{training.get('seconds', '?')} s, learning rate {settings.get('learning_rate', '?')}, "
@@ -198,9 +206,10 @@ def model_card(report: dict[str, Any]) -> str:
 
 
 def _markdown_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = ["| | rows | " + " | ".join(FIGURES.values()) + " |", "| --- " * (len(FIGURES) + 2) + "|"]
+    shown = columns(figures)
+    lines = ["| | rows | " + " | ".join(shown.values()) + " |", "| --- " * (len(shown) + 2) + "|"]
     for regime, values in figures.items():
-        cells = [f"{_percent(values[name])} {_bracket(values['ci95'].get(name))}".strip() for name in FIGURES]
+        cells = [f"{_percent(values[name])} {_bracket(values['ci95'].get(name))}".strip() for name in shown]
         lines.append(f"| {NAMES[regime]} | {values['rows']:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -25,6 +25,9 @@ class SICoT(nn.Module):
     """The recognizer. In training, calling it gives the loss parts; :meth:`answer` gives logits."""
 
     log_prior_C: Tensor
+    means_2CD: Tensor
+    """Each class's mean direction by its photos and by its words, which imprinted classes are compared with; see
+    :mod:`sicot.model.imprint`. Empty until training is over."""
 
     def __init__(self, config: ModelConfig, size: int, log_prior_C: Tensor, vectors_VE: Tensor, idf_V: Tensor):
         """
@@ -40,6 +43,7 @@ class SICoT(nn.Module):
         self.visual = Visual(config.visual, size, config.dimension)
         self.classifier = Classifier(config.classifier, len(log_prior_C), config.dimension, config.scale)
         self.register_buffer("log_prior_C", log_prior_C.clone())
+        self.register_buffer("means_2CD", torch.zeros(2, 0, config.dimension))
         if config.uses_words:
             self.semantic = WordAttention(config.attention, vectors_VE, idf_V, config.dimension)
             self.fusion = FUSIONS[config.fusion](config.dimension)

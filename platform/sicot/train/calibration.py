@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sicot.model.imprint import PER_CLASS
 from sicot.model.recognizer import SICoT
 from sicot.prepare.prepared import PreparedSet
 from sicot.train.loader import evaluation_batches
@@ -57,12 +58,32 @@ def best_temperature(z_NC: Tensor, labels_N: Tensor) -> float:
 def known_threshold(z_NC: Tensor, labels_N: Tensor, kept: float) -> float:
     """The probability that the first answer reaches in the share ``kept`` of the rows where it is right; 0 for none.
 
+    Never above ``kept`` itself: a calibrated answer that sure is not refused, however sure all others are.
+
     The score is the greatest probability (Hendrycks & Gimpel, 2017, "A Baseline for Detecting Misclassified and
     Out-of-Distribution Examples in Neural Networks"): it needs nothing but the answer, and people read it as it is.
     """
     p_N, top_N = z_NC.softmax(1).max(1)
     right_N = p_N[top_N == labels_N]
-    return float(right_N.quantile(1 - kept, interpolation="lower")) if len(right_N) else 0.0
+    return min(kept, float(right_N.quantile(1 - kept, interpolation="lower"))) if len(right_N) else 0.0
+
+
+@torch.inference_mode()
+def class_sums(model: SICoT, prepared: PreparedSet, batch_size: int, rank: int, world: int) -> Tensor:
+    """Sums [2, C, D] of the directions in which training photos and training words of each class lie, on this rank.
+
+    Summed over the ranks and normalised, they are `SICoT.means_2CD`. About `PER_CLASS` rows of a class are looked at.
+    """
+    model.eval()
+    sums_2CD = model.log_prior_C.new_zeros(2, len(prepared.classes), model.config.dimension)
+    for batch in evaluation_batches(prepared, "train", batch_size, rank, world, most=-(-PER_CLASS // world)):
+        batch = batch.to(sums_2CD.device)
+        sums_2CD[0].index_add_(0, batch.labels_B, model.visual(batch.images_BHW3))
+        has_words_B = (batch.words_BT > 0).any(1)
+        if model.config.uses_words and has_words_B.any():
+            t_BD, _ = model.feature(None, batch.words_BT[has_words_B])
+            sums_2CD[1].index_add_(0, batch.labels_B[has_words_B], functional.normalize(t_BD, dim=1))
+    return sums_2CD
 
 
 def _ask(model: SICoT, prepared: PreparedSet, batch_size: int) -> dict[str, tuple[Tensor, Tensor]]:

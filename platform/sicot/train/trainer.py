@@ -144,6 +144,7 @@ LOGGED = ("learning_rate", "images_per_s", "data_wait", "seconds")
 def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: str, settings: str) -> str:
     """Write the bundle from the last checkpoint."""
     model = worker.build(experiment, prepared)
+    model.means_2CD = torch.zeros(2, len(prepared.classes), experiment.model.dimension)
     with result.checkpoint.as_directory() as folder:
         model.load_state_dict(load_file(f"{folder}/weights.safetensors"))
     training = {

@@ -16,13 +16,14 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from sicot.config import Experiment, Train
 from sicot.errors import UserError
 from sicot.model.recognizer import SICoT
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import weights
-from sicot.train.calibration import calibrate
+from sicot.train.calibration import calibrate, class_sums
 from sicot.train.learner import Learner
 from sicot.train.loader import Batch, TrainingBatches, evaluation_batches
 
@@ -130,6 +131,8 @@ def fit(
     if at.best_state:
         model.load_state_dict(at.best_state)
     measured = config.evaluate
+    sums_2CD = class_sums(model, prepared, measured.batch_size, rank, world)
+    means_2CD = functional.normalize(_sum_over_ranks(sums_2CD, device, world), dim=2)
     calibration = calibrate(model, prepared, measured.batch_size, measured.known_kept) if rank == 0 else {}
 
     def save_final(folder: Path) -> None:
@@ -137,7 +140,7 @@ def fit(
         state = {
             name: value.detach().to("cpu", torch.float32).contiguous() for name, value in model.state_dict().items()
         }
-        save_file(state, folder / "weights.safetensors")
+        save_file({**state, "means_2CD": means_2CD.cpu()}, folder / "weights.safetensors")
 
     steady = {"images_per_s": statistics.median(at.speeds[1:] or at.speeds)} if at.speeds else {}
     last = {"final": True, "calibration": calibration, "epoch": at.epoch, "seconds": at.seconds, **steady}
