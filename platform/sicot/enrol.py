@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +27,10 @@ from sicot.enrolled import Enrolled
 from sicot.errors import UserError
 from sicot.model.imprint import PER_CLASS, mean_direction
 from sicot.prepare import images
+from sicot.prepare.photos import fetch
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 
 def enrol(base: Bundle, products: Mapping[str, Sequence[Query]]) -> Bundle:
@@ -77,6 +83,74 @@ def carry(old: Bundle, new: Bundle) -> tuple[Bundle, dict[str, str]]:
             except (images.BadImage, UserError) as error:
                 left[label] = str(error)
     return (enrol(new, products) if products else new), left
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The rows of a catalogue, as far as they say something of new products."""
+
+    products: dict[str, list[Query]]
+    trained: int
+    """Rows of classes that the model was trained on."""
+    spare: int
+    """Rows of products that had `PER_CLASS` good ones already."""
+    bad: list[dict[str, str]]
+    """Rows that say nothing: id, label, reason, detail."""
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON, with the number of rows in place of what they say."""
+        return {**vars(self), "products": {label: len(queries) for label, queries in self.products.items()}}
+
+    def told(self, most: int = 10) -> str:
+        """A few lines for people."""
+        lines = [f"{label}: {len(queries)} rows" for label, queries in self.products.items()]
+        lines = lines[:most] + ([f"and {len(lines) - most:,} products more"] if len(lines) > most else [])
+        if self.trained:
+            lines.append(f"left alone: {self.trained:,} rows of products that the model was trained on")
+        if self.spare:
+            lines.append(f"left out: {self.spare:,} rows beyond {PER_CLASS} of a product")
+        for reason, rows in Counter(row["reason"] for row in self.bad).most_common():
+            ids = [row["id"] for row in self.bad if row["reason"] == reason]
+            lines.append(f"left out: {rows:,} {reason}: {', '.join(ids[:most])}" + (", …" if rows > most else ""))
+        return "\n".join(lines)
+
+
+def gather(base: Bundle, dataset: Dataset) -> Gathered:
+    """What a catalogue (in the schema of `sicot.catalogue.schema.ROW`) has of products that are not trained.
+
+    :class:`UserError` if that is nothing.
+    """
+    products: dict[str, list[Query]] = {}
+    bad, trained, spare, known = [], 0, 0, set(base.trained.labels)
+    batches: Any = dataset.iter_batches(batch_size=256, batch_format="pyarrow")
+    for row in (row for batch in batches for row in batch.to_pylist()):
+        label = (row["label"] or "").strip()
+        if label in known:
+            trained += 1
+        elif len(products.get(label, [])) == PER_CLASS:
+            spare += 1
+        else:
+            try:
+                query = _query(base, label, row)
+                products.setdefault(label, []).append(query)
+            except images.BadImage as error:
+                bad.append({"id": row["id"], "label": label, "reason": error.reason, "detail": str(error)})
+            except UserError as error:
+                bad.append({"id": row["id"], "label": label, "reason": "nothing_to_go_by", "detail": str(error)})
+    found = Gathered(products, trained, spare, bad)
+    if not products:
+        raise UserError(f"no new product in the catalogue; {'; '.join(found.told().splitlines()) or 'it has no rows'}")
+    return found
+
+
+def _query(base: Bundle, label: str, row: dict[str, Any]) -> Query:
+    """What a row says. Raises BadImage, or UserError if it says nothing."""
+    if not label:
+        raise UserError("the row has no label")
+    photo = fetch(row["image"], row["image_uri"], row["image_name"], base.info.images.max_bytes)
+    query = Query(photo, row["title"] or "", tuple(tag for tag in row["tags"] or () if tag))
+    base.encode(query)
+    return _bounded(base, query)
 
 
 def save(made: Bundle, uri: str) -> None:
