@@ -61,12 +61,12 @@ class Asked:
         return bundle.judge(self.v_ND, self.words_NT if regime == "image_text" else None)[0]
 
 
-def hold_out(table: pa.Table, classes: int, most: int, rows: int, seed: int) -> tuple[pa.Table, pa.Table]:
+def hold_out(table: pa.Table, classes: int | None, most: int, rows: int, seed: int) -> tuple[pa.Table, pa.Table]:
     """Rows to train on, at most so many, and those of the classes held out, each with twice ``most`` rows or more."""
     random = np.random.default_rng(seed)
     labels = np.array(table["label"].to_pylist())
     names, counts = np.unique(labels, return_counts=True)
-    held = random.choice(names[counts >= 2 * most], classes, replace=False)
+    held = random.choice(names[counts >= 2 * most], classes or len(names) // 5, replace=False)
     out = np.isin(labels, held)
     left = np.sort(random.permutation(np.flatnonzero(~out))[:rows])
     return table.take(left).drop_columns("split"), table.take(np.flatnonzero(out))
@@ -168,7 +168,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", choices=PRESETS, default="synthetic", help="catalogue, with the preset that suits it")
     parser.add_argument("--path", help="folder of its Parquet files")
     parser.add_argument("--weights", help="weights of the trunk, which is then frozen")
-    parser.add_argument("--hold", type=int, default=20, help="products held out of training")
+    parser.add_argument("--hold", type=int, help="products held out of training; default: a fifth")
     parser.add_argument("--photos", type=int, nargs="+", default=[1, 5, 10], help="rows to enrol a product from")
     parser.add_argument("--draws", type=int, default=5, help="draws of these rows, averaged")
     parser.add_argument("--rows", type=int, default=8000, help="rows to train on at most")

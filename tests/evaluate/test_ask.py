@@ -151,6 +151,7 @@ class TestManyBatches:
         summary = predict(tiny_bundle, ray.data.from_arrow([rows]), str(out), k=2, batch_size=3)
         assert summary["rows"] == 12
         assert summary["answered"] == 5
+        assert summary["unknown"] == 2  # photos alone are below the tiny bundle's threshold
         assert summary["quarantined"] == {"image_place": 1, "image_type": 1, "image_unreadable": 1, "no_image": 4}
         assert json.loads((out / "summary.json").read_text()) == summary
         answered = pq.read_table(out / "predictions")
