@@ -10,6 +10,7 @@ import torch
 
 from sicot import bundle, enrol
 from sicot.bundle import Bundle, Query
+from sicot.catalogue.schema import ROW
 from sicot.enrolled import FILES, MOST_BYTES
 from sicot.errors import UserError
 from sicot.prepare.prepared import Classes
@@ -142,6 +143,16 @@ def test_a_large_photo_is_kept_small_and_says_the_same(trained: Bundle) -> None:
     assert len(row["image"]) < len(large) / 2
     v_1D = trained.see(torch.from_numpy(trained.decode(large))[None])
     assert float(v_1D @ kept.enrolled.rows_2ED[0, 0]) > 0.95
+
+
+def test_text_that_is_no_utf_8_is_no_reason_to_stop(trained: Bundle) -> None:
+    table = pa.Table.from_pylist([{"id": "a", "title": "", "tags": ["red"], "label": "x"}], ROW)
+    broken = pa.array([b"\xff\xfe red bag"], pa.binary()).view(pa.string())
+    for column in ("title", "label"):
+        table = table.set_column(table.schema.get_field_index(column), column, broken)
+    (row,) = enrol._rows(table)
+    assert row["title"] == row["label"] == "\ufffd\ufffd red bag"
+    assert enrol._query(trained, "x", row).tags == ("red",)
 
 
 def test_the_next_model_knows_them_too_but_for_those_it_has_learnt(

@@ -9,15 +9,17 @@ D feature dimension.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ from sicot.errors import UserError
 from sicot.model.imprint import PER_CLASS, mean_direction
 from sicot.prepare import images
 from sicot.prepare.photos import fetch
+from sicot.prepare.text import texts
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -122,8 +125,10 @@ def gather(base: Bundle, dataset: Dataset) -> Gathered:
     """
     products: dict[str, list[Query]] = {}
     bad, trained, spare, known = [], 0, 0, set(base.trained.labels)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a few rows need no progress, errors reach the caller
+    dataset.context.enable_progress_bars = dataset.context.print_on_execution_start = False
     batches: Any = dataset.iter_batches(batch_size=256, batch_format="pyarrow")
-    for row in (row for batch in batches for row in batch.to_pylist()):
+    for row in (row for batch in batches for row in _rows(batch)):
         label = (row["label"] or "").strip()
         if label in known:
             trained += 1
@@ -143,12 +148,23 @@ def gather(base: Bundle, dataset: Dataset) -> Gathered:
     return found
 
 
+def _rows(batch: pa.Table) -> Iterator[dict[str, Any]]:
+    """Rows in the catalogue's schema; text that is no UTF-8 is no reason to stop."""
+    tags = [texts(each.values) if each.is_valid else [] for each in batch["tags"]]
+    columns: dict[str, list[Any]] = {
+        name: texts(batch[name]) for name in ("id", "label", "title", "image_uri", "image_name")
+    }
+    columns |= {"tags": tags, "image": batch["image"].to_pylist()}
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
+
+
 def _query(base: Bundle, label: str, row: dict[str, Any]) -> Query:
     """What a row says. Raises BadImage, or UserError if it says nothing."""
     if not label:
         raise UserError("the row has no label")
     photo = fetch(row["image"], row["image_uri"], row["image_name"], base.info.images.max_bytes)
-    query = Query(photo, row["title"] or "", tuple(tag for tag in row["tags"] or () if tag))
+    query = Query(photo, row["title"] or "", tuple(tag for tag in row["tags"] if tag))
     base.encode(query)
     return _bounded(base, query)
 

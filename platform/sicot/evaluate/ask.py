@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 import torch
 from ray.data import ActorPoolStrategy, Dataset
@@ -31,6 +30,7 @@ from sicot import storage
 from sicot.bundle import Bundle, Item
 from sicot.prepare.images import BadImage
 from sicot.prepare.photos import READERS, fetch
+from sicot.prepare.text import texts
 
 REGIMES = ("image", "image_text", "text")
 """The ways of asking: photo alone, photo and words, words alone."""
@@ -142,7 +142,7 @@ def read(bundle: Bundle, batch: pa.Table) -> Iterator[Item | Unanswerable]:
 
 def _photos(batch: pa.Table) -> Iterator[tuple[bytes | None, str | None, str | None]]:
     """Bytes, URI and name of each row's photo."""
-    columns = (_texts(batch[name]) if name in batch.column_names else None for name in ("image_uri", "image_name"))
+    columns = (texts(batch[name]) if name in batch.column_names else None for name in ("image_uri", "image_name"))
     uris, names = (column or [None] * batch.num_rows for column in columns)
     return zip((value.as_py() for value in batch["image"]), uris, names, strict=True)
 
@@ -163,14 +163,8 @@ def _words(bundle: Bundle, batch: pa.Table) -> Iterator[tuple[list[str], list[in
             kept = (tokens or [])[: bundle.info.text.max_words]
             yield kept, bundle.vocabulary.ids(kept)
         return
-    for title, tags in zip(_texts(batch["title"]), batch["tags"], strict=True):
-        yield bundle.read(title or "", [tag for tag in _texts(tags.values) if tag] if tags.is_valid else [])
-
-
-def _texts(column: Any) -> list[str | None]:
-    """Strings of a column; bytes in it that are no UTF-8 are replaced."""
-    values = pc.cast(column, pa.binary()).to_pylist()
-    return [None if value is None else value.decode(errors="replace") for value in values]
+    for title, tags in zip(texts(batch["title"]), batch["tags"], strict=True):
+        yield bundle.read(title or "", [tag for tag in texts(tags.values) if tag] if tags.is_valid else [])
 
 
 def _no_photo(row: Item) -> str | None:
