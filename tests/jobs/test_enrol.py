@@ -42,8 +42,8 @@ def row(label: str | None, n: int, **of: object) -> dict[str, object]:
 
 
 def test_products_are_enrolled_evaluated_carried_and_withdrawn(run: Run, tmp_path: Path) -> None:
-    builders.bundle_folder(tmp_path / "runs" / "shoes")
-    run("register", "--name", "shoes", "--promote")
+    builders.bundle_folder(tmp_path / "runs" / "tiny")
+    run("register", "--name", "tiny", "--promote")
     rows = [
         *(row("green-mug", n) for n in range(23)),
         row("blue-bag", 0, image=None, tags="sale,new"),
@@ -87,7 +87,7 @@ def test_products_are_enrolled_evaluated_carried_and_withdrawn(run: Run, tmp_pat
     assert following.enrolled.labels == ["green-mug", "blue-bag"]
     assert following.info.model.dimension == 8
 
-    said = run("enrol", "--withdraw", "blue-bag", "--promote", "--rows", str(tmp_path / "runs/shoes/prepared"))
+    said = run("enrol", "--withdraw", "blue-bag", "--promote")  # asks the run beside which it was trained
     assert "version 4 of sicot knows 7 products, 1 of them enrolled" in said
     assert "version 4 is champion in place of version 3" in said or "version 4 stays challenger" in said
     with pytest.raises(UserError, match="'blue-bag' is not an enrolled product: there are green-mug"):
