@@ -45,6 +45,8 @@ def main() -> None:
         summary = predict(bundle, rows, job.out, job.top, job.batch_size, job.overwrite)
         run.metrics({"rows": summary["rows"], "answered": summary["answered"], "quarantined": summary["quarantined"]})
     print(f"{summary['answered']:,} of {summary['rows']:,} rows answered: {job.out}/predictions")
+    if summary["unknown"]:
+        print(f"  {summary['unknown']:,} of them unknown: no known product is sure enough")
     for reason, rows_of in summary["quarantined"].items():
         print(f"  {rows_of:,} {reason}: see {job.out}/quarantine")
 

@@ -6,6 +6,7 @@
     python -m jobs.register --rollback                         back to the champion before this one
     python -m jobs.register --list
 
+Products that were enrolled in the champion (`python -m jobs.enrol`) are enrolled in what is registered, too.
 The gate asks candidate and champion the same labelled rows; `registry.tail_tolerance` sets how strict it is.
 """
 
@@ -58,7 +59,7 @@ def register(job: RegisterJob, run: track.Run) -> None:
     """Register the bundle, and promote it if that is asked for."""
     name, uri = job.registry.name, job.tracking_uri
     folder = job.storage if "://" in job.storage else str(Path(job.storage).absolute())
-    bundle = registry.fetch(job.model or f"{folder}/{job.name}/bundle", uri)
+    bundle = registry.carry(registry.fetch(job.model or f"{folder}/{job.name}/bundle", uri), name, uri)
     version = registry.register(run, bundle, name)
     if job.force:
         registry.crown(name, version, uri)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from safetensors.numpy import save
+from torch.nn import functional
 
 from sicot import bundle, config, storage
 from sicot.prepare import images, prepared
@@ -101,12 +103,39 @@ def experiment(storage_folder: Path, **train: object) -> config.Experiment:
 def bundle_folder(root: Path, **model: object) -> str:
     """An untrained bundle for the set in ``root``/prepared (made if it is not there); gives its folder."""
     from sicot.train import worker
+    from sicot.train.calibration import class_sums
 
     place = root / "prepared"
     data = PreparedSet.open(str(place)) if (place / "manifest.json").exists() else prepared_set(place)
     settings = experiment(root)
     settings = settings.model_copy(update={"model": settings.model.model_copy(update=model)})
-    temperature = {"image": 1.5, "image_text": 1.2, "text": 0.8}
+    calibration = {  # untrained: photos alone are unknown, words are not
+        "temperature": {"image": 1.5, "image_text": 1.2, "text": 0.8},
+        "threshold": {"image": 0.9, "image_text": 0.1, "text": 0.1},
+    }
     training = {"settings": "0" * 64, "workers": 1, "epochs": 0, "seconds": 0.0, "images_per_s": None, "train": {}}
-    bundle.write(f"{root}/bundle", "tiny", worker.build(settings, data), data, temperature, training)
+    model = worker.build(settings, data)
+    model.means_2CD = functional.normalize(class_sums(model, data, 64, 0, 1), dim=2)
+    bundle.write(f"{root}/bundle", "tiny", model, data, calibration, training)
+    return f"{root}/bundle"
+
+
+def trained_bundle(root: Path, epochs: int = 30) -> str:
+    """The bundle of a model that has learnt such a set; takes some seconds. Gives its folder."""
+    from safetensors.torch import load_file
+
+    from sicot.train import worker
+
+    settings, data = experiment(root, epochs=epochs), prepared_set(root / "prepared")
+    calibration: dict[str, dict[str, float]] = {}
+
+    def report(metrics: dict[str, Any], save: worker.Save) -> None:
+        if metrics.get("final"):
+            calibration.update(metrics["calibration"])
+            save(root)
+
+    model = worker.fit(settings, data, report)
+    model.means_2CD = load_file(root / "weights.safetensors")["means_2CD"]
+    training = {"settings": "0" * 64, "workers": 1, "epochs": epochs, "seconds": 0.0, "images_per_s": None, "train": {}}
+    bundle.write(f"{root}/bundle", "trained", model, data, calibration, training)
     return f"{root}/bundle"

@@ -113,3 +113,10 @@ def test_a_bundle_holds_no_pickle_and_no_path_of_the_machine_that_made_it(tiny_b
     names = sorted(path.name for path in Path(tiny_bundle).iterdir())
     assert names == sorted([*bundle.FILES, "bundle.json"])
     assert json.loads(Path(tiny_bundle, "bundle.json").read_text())["model"]["visual"]["weights"] is None
+
+
+def test_an_answer_below_the_threshold_of_its_way_of_asking_is_unknown_and_still_ranked(loaded: Bundle) -> None:
+    queries = [Query(photo("red-bag", 1)), Query(photo("red-bag", 1), "red bag"), Query(None, "red bag")]
+    answers = loaded.predict([*queries, Query(photo("red-bag", 1), "frobnicator")])
+    assert [answer.unknown for answer in answers] == [True, False, False, True]  # words nobody knows ask by photo
+    assert all(answer.score == answer.ranked[0].probability and len(answer.ranked) == 5 for answer in answers)

@@ -249,6 +249,7 @@ def test_the_pyfunc_answers_like_the_bundle(job: Job, bundles: list[str], monkey
     expected = Bundle.load(bundles[0]).predict([query])[0]
     assert answered["labels"][0] == [ranked.label for ranked in expected.ranked]
     assert answered["probabilities"][0] == pytest.approx([r.probability for r in expected.ranked], abs=1e-4)
+    assert answered["unknown"].tolist() == [False, False]
     assert answered["words"][1] == ["blue", "杯子"]
 
 

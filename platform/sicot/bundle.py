@@ -4,11 +4,13 @@
     weights.safetensors     all parameters and buffers
     classes.parquet         label, count, prior, group; the row number is the class index
     vocabulary.parquet      word, count, idf; the row number + 1 is the word's id
+    enrolled.*              products that it knows without training, if there are any: see :mod:`sicot.enrolled`
 
 JSON, Parquet and safetensors only: loading a bundle never runs code from it. Evaluation, batch jobs and the
 endpoint all answer through :class:`Bundle`.
 
-B batch, H height, W width, T words, S = T + 1 words and the null word, C classes.
+B batch, H height, W width, T words, S = T + 1 words and the null word, C classes, enrolled ones behind those trained,
+D feature dimension.
 """
 
 from __future__ import annotations
@@ -23,20 +25,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sicot import config, storage
+from sicot import config, enrolled, storage
+from sicot.enrolled import Enrolled
 from sicot.errors import UserError
+from sicot.model.imprint import log_odds
 from sicot.model.recognizer import SICoT
 from sicot.prepare import images
-from sicot.prepare.prepared import Classes, PreparedSet
+from sicot.prepare.prepared import ENROLLED, Classes, PreparedSet
 from sicot.prepare.text import Vocabulary, tokenise
 
-VERSION = 1
+VERSION = 2
 FILES = ("weights.safetensors", "classes.parquet", "vocabulary.parquet")
 
 
@@ -54,10 +59,15 @@ class Info(BaseModel):
     images: config.Images
     text: config.Text
     classes: int
+    """Classes that it was trained on."""
+    enrolled: int = 0
+    """Products that were enrolled since."""
     vocabulary: int
     word_dimension: int
     temperature: dict[str, float]
     """By regime; divides the logits, fitted on validation, so that probabilities mean what they say."""
+    threshold: dict[str, float]
+    """By regime; an answer less sure than this is "unknown product", fitted with the temperature."""
     data_digest: str
     training: dict[str, Any]
     """How it was trained: epochs, images/s, commit and so on."""
@@ -69,7 +79,7 @@ class Info(BaseModel):
 
 @dataclass(frozen=True)
 class Query:
-    """What a person asks: a photo, words, or both."""
+    """What a person asks, or gives for a product to be enrolled: a photo, words, or both."""
 
     image: bytes | None = None
     title: str = ""
@@ -107,6 +117,10 @@ class Answer:
     """Classes by falling probability, and which words were believed."""
 
     ranked: list[Ranked]
+    score: float
+    """How sure the answer is: the first class's probability."""
+    unknown: bool
+    """No known product is sure enough: the score is below the threshold of this way of asking."""
     words: list[Word]
     no_word: float
     """Attention on the null word: the share of "none of these words helps"; 1 if there are no words."""
@@ -115,10 +129,12 @@ class Answer:
 class Bundle:
     """A model that answers. :meth:`predict` for everyday use; :meth:`encode` and :meth:`answer` are its two halves."""
 
-    def __init__(self, folder: str, info: Info, model: SICoT, classes: Classes, words: list[str]):
-        self.folder, self.info, self.model, self.classes = folder, info, model.eval(), classes
-        self.vocabulary = Vocabulary(words)
-        self.device = torch.device("cpu")
+    def __init__(self, folder: str, info: Info, model: SICoT, trained: Classes, words: Vocabulary, enrolled: Enrolled):
+        self.folder, self.info, self.model, self.vocabulary = folder, info, model.eval(), words
+        self.trained, self.enrolled = trained, enrolled
+        self.classes = _all_classes(trained, enrolled.labels)
+        self.device = model.log_prior_C.device
+        self._rows_2ED = enrolled.rows_2ED.to(self.device)
 
     @classmethod
     def load(cls, folder: str | Path) -> Bundle:
@@ -137,12 +153,13 @@ class Bundle:
             raise UserError(f"no bundle at {root}: it must hold a bundle.json") from error
         except (ValidationError, json.JSONDecodeError) as error:
             raise UserError(f"{root}/bundle.json is not one this version reads (version {VERSION})") from error
-        for name in FILES:
+        for name in (*FILES, *(enrolled.FILES if info.enrolled else ())):
             if not (root / name).exists() or _sha256(root / name) != info.files.get(name):
                 raise UserError(f"{root / name} is missing or not the file that was bundled: fetch the bundle again")
         classes = Classes(storage.read_table(str(root / "classes.parquet")))
         words = storage.read_table(str(root / "vocabulary.parquet"), ["word"])["word"].to_pylist()
-        if (len(classes), len(words)) != (info.classes, info.vocabulary):
+        products = Enrolled.read(root) if info.enrolled else Enrolled.none(info.model.dimension)
+        if (len(classes), len(words), len(products)) != (info.classes, info.vocabulary, info.enrolled):
             raise UserError(f"{root}/bundle.json does not fit its tables: fetch the bundle again")
         model = SICoT(
             info.model,
@@ -151,22 +168,30 @@ class Bundle:
             torch.zeros(info.vocabulary + 1, info.word_dimension),
             torch.zeros(info.vocabulary + 1),
         )
+        model.means_2CD = torch.zeros(2, info.classes, info.model.dimension)
         try:
             model.load_state_dict(load_file(root / "weights.safetensors"))
         except (SafetensorError, RuntimeError) as error:
             raise UserError(f"{root}/weights.safetensors does not fit {root}/bundle.json") from error
-        return cls(str(root), info, model, classes, words)
+        return cls(str(root), info, model, classes, Vocabulary(words), products)
 
     def to(self, device: str | torch.device) -> Bundle:
         """Answer on another device."""
         self.device = torch.device(device)
         self.model.to(self.device)
+        self._rows_2ED = self.enrolled.rows_2ED.to(self.device)
         return self
 
     @property
     def regimes(self) -> list[str]:
         """What can be asked: image, image_text, text; image alone for a visual-only model."""
         return ["image", "image_text", "text"] if self.info.model.uses_words else ["image"]
+
+    def regime(self, item: Item) -> str:
+        """How an item is asked: without a word that the model knows, a photo is asked alone."""
+        if item.image_HW3 is None:
+            return "text"
+        return "image_text" if self.info.model.uses_words and any(item.words) else "image"
 
     def decode(self, photo: bytes) -> np.ndarray:
         """Encoded photo → uint8 [H, W, 3]. Raises :class:`sicot.prepare.images.BadImage`."""
@@ -205,14 +230,23 @@ class Bundle:
     def judge(self, v_BD: Tensor | None, words_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """:meth:`logits` from visual features."""
         words_BT = words_BT.to(self.device, non_blocking=True) if words_BT is not None else None
-        z_BC, a_BS = self.model.answer(v_BD, words_BT)
-        temperature = self.info.temperature
+        x_BD, a_BS = self.model.feature(v_BD, words_BT)
         if a_BS is None or words_BT is None:
-            return z_BC / temperature["image"], a_BS
+            return self._calibrated("image", v_BD, None, x_BD), a_BS
         if v_BD is None:
-            return z_BC / temperature["text"], a_BS
+            return self._calibrated("text", None, words_BT, x_BD), a_BS
         has_words_B1 = (words_BT > 0).any(1, keepdim=True)
-        return torch.where(has_words_B1, z_BC / temperature["image_text"], z_BC / temperature["image"]), a_BS
+        both_BC, photo_BC = (self._calibrated(regime, v_BD, words_BT, x_BD) for regime in ("image_text", "image"))
+        return torch.where(has_words_B1, both_BC, photo_BC), a_BS
+
+    def _calibrated(self, regime: str, v_BD: Tensor | None, words_BT: Tensor | None, x_BD: Tensor) -> Tensor:
+        """Logits in one regime, those of enrolled products behind the trained classes'."""
+        temperature = self.info.temperature[regime]
+        z_BC = self.model.classifier(x_BD) / temperature
+        if not self.info.enrolled:
+            return z_BC
+        odds_BE = log_odds(self.model, self._rows_2ED, regime, temperature, v_BD, words_BT, x_BD)
+        return torch.cat([z_BC, z_BC.logsumexp(1, keepdim=True) + odds_BE], 1)
 
     def answer(self, items: Sequence[Item], k: int = 5) -> list[Answer]:
         """Answer a batch; items with and without photos may be mixed. At most C classes are ranked."""
@@ -250,7 +284,8 @@ class Bundle:
             Word(token, share, known=word > 0)
             for token, share, word in zip(item.tokens, shares, item.words, strict=True)
         ]
-        return Answer(ranked, words, no_word=weights[-1] if weights else 1.0)
+        unknown = p[0] < self.info.threshold[self.regime(item)]
+        return Answer(ranked, p[0], unknown, words, no_word=weights[-1] if weights else 1.0)
 
 
 def write(
@@ -258,10 +293,13 @@ def write(
     name: str,
     model: SICoT,
     prepared: PreparedSet,
-    temperature: dict[str, float],
+    calibration: dict[str, dict[str, float]],
     training: dict[str, Any],
 ) -> Info:
-    """Write the bundle of a trained model to ``uri`` (path or URI): aside first, then as a whole."""
+    """Write the bundle of a trained model to ``uri`` (path or URI): aside first, then as a whole.
+
+    ``calibration`` is what :func:`sicot.train.calibration.calibrate` fitted.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         state = {key: value.detach().to("cpu", torch.float32).contiguous() for key, value in model.state_dict().items()}
@@ -274,23 +312,24 @@ def write(
             update={"visual": model.config.visual.model_copy(update={"weights": None})}, deep=True
         )
         manifest = prepared.manifest
-        pinned = json.dumps([files, settings.model_dump(mode="json"), temperature], sort_keys=True)
         info = Info(
             name=name,
-            digest=hashlib.sha256(pinned.encode()).hexdigest(),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            digest="",
+            created=now(),
             model=settings,
             images=manifest.images,
             text=manifest.text,
             classes=manifest.classes,
             vocabulary=manifest.vocabulary,
             word_dimension=manifest.word_dimension,
-            temperature=temperature,
+            temperature=calibration["temperature"],
+            threshold=calibration["threshold"],
             data_digest=manifest.digest,
             training=training,
             metrics={},
             files=files,
         )
+        info = info.model_copy(update={"digest": digest_of(info)})
         (root / "bundle.json").write_text(info.model_dump_json(indent=1))
         storage.replace_folder(folder, uri)
     return info
@@ -300,6 +339,25 @@ def annotate(uri: str, metrics: dict[str, Any]) -> None:
     """Keep test metrics with the bundle at a path or URI; its digest stays, since the model does."""
     info = Info.model_validate(storage.read_json(f"{uri}/bundle.json")).model_copy(update={"metrics": metrics})
     storage.write_bytes(f"{uri}/bundle.json", info.model_dump_json(indent=1).encode())
+
+
+def _all_classes(trained: Classes, enrolled: list[str]) -> Classes:
+    """The classes trained and, behind them, those enrolled: a group of their own, without training rows."""
+    prior = float(trained.table["prior"].to_numpy().min())  # of the rarest; answers do not use it
+    rows = [{"label": label, "count": 0, "prior": prior, "group": ENROLLED} for label in enrolled]
+    return Classes(pa.concat_tables([trained.table, pa.Table.from_pylist(rows, trained.table.schema)]))
+
+
+def digest_of(info: Info) -> str:
+    """SHA-256 over all that shapes an answer: the files, and the numbers beside them."""
+    shaping = {"model", "temperature", "threshold", "files"}
+    pinned = json.dumps(info.model_dump(mode="json", include=shaping), sort_keys=True)
+    return hashlib.sha256(pinned.encode()).hexdigest()
+
+
+def now() -> str:
+    """The time as a bundle notes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _sha256(path: Path) -> str:

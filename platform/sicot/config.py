@@ -363,6 +363,11 @@ class Evaluate(Section):
     """Rows per step."""
     bins: Count = 15
     """Bins of the expected calibration error."""
+    known_kept: Share = 0.95
+    """Share of the right answers on validation that stay known: an answer less sure than these is "unknown product".
+
+    Fitted once, at the end of training, for each way of asking, and kept in the bundle. A higher share refuses fewer
+    products of the catalogue and lets more foreign ones pass; 0.95 refuses about one right answer of 20."""
     seeds: Annotated[int, Field(ge=0, le=20)] = 0
     """Further seeds for the comparison with the visual-only baseline; 0 = the run's own seed alone."""
     other_title: str | None = None

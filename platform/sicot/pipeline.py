@@ -98,6 +98,7 @@ def run(experiment: Experiment, start: Start, stop: Callable[[], None], dashboar
             other = _other_title(experiment, tracked)
         with step("register"):
             folder = registry.fetch(place, experiment.tracking_uri)
+            folder = registry.carry(folder, experiment.registry.name, experiment.tracking_uri)
             version = registry.register(tracked, folder, experiment.registry.name)
             decision = registry.promote(
                 experiment.registry.name,

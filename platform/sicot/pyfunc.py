@@ -21,7 +21,7 @@ class Recognizer(PythonModel):
         self.bundle = Bundle.load(context.artifacts["bundle"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Five ranked labels with their probabilities, and the words with their attention, for each row."""
+        """Five ranked labels with probabilities, whether none is sure enough, and the words with their attention."""
         queries = []
         for row in model_input.to_dict("records"):
             image, title, tags = (row.get(column) for column in ("image", "title", "tags"))
@@ -38,6 +38,7 @@ class Recognizer(PythonModel):
             {
                 "labels": [[ranked.label for ranked in answer.ranked] for answer in answers],
                 "probabilities": [[ranked.probability for ranked in answer.ranked] for answer in answers],
+                "unknown": [answer.unknown for answer in answers],
                 "words": [[word.token for word in answer.words] for answer in answers],
                 "weights": [[word.weight for word in answer.words] for answer in answers],
             }

@@ -21,7 +21,8 @@ from mlflow.entities import LoggedModel, LoggedModelInput, LoggedModelOutput
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
-from sicot import cache, storage, track
+from sicot import cache, enrol, storage, track
+from sicot.bundle import Bundle
 from sicot.errors import UserError
 
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -39,6 +40,7 @@ PYFUNC = ModelSignature(
         [
             ColSpec(Array(DataType.string), "labels"),
             ColSpec(Array(DataType.double), "probabilities"),
+            ColSpec(DataType.boolean, "unknown"),
             ColSpec(Array(DataType.string), "words"),
             ColSpec(Array(DataType.double), "weights"),
         ]
@@ -101,6 +103,32 @@ def register(run: track.Run, bundle_folder: str, name: str) -> int:
             number = int(made.version)
         client.set_registered_model_alias(name, CHALLENGER, str(number))
     return number
+
+
+def carry(bundle_folder: str, name: str, uri: str) -> str:
+    """A local folder with the bundle and the products enrolled in the champion that it was not trained on.
+
+    The given folder where there is nothing to carry: the champion has none, or the bundle has products of its own.
+    """
+    client = track.connect(uri)
+    with track.talking(uri):
+        known = client.search_registered_models(f"name = {name!r}")
+    champion = _alias(client, name, CHAMPION) if known else None
+    if champion is None or _enrolled(bundle_folder):
+        return bundle_folder
+    theirs = fetch(f"models:/{name}/{champion}", uri)
+    if not _enrolled(theirs):
+        return bundle_folder
+    new = Bundle.load(bundle_folder)
+    made, left = enrol.carry(Bundle.load(theirs), new)
+    print(f"{made.info.enrolled} enrolled products of version {champion} carried over")
+    for label, reason in left.items():
+        print(f"  left behind: {label}: {reason}")
+    if made is new:
+        return bundle_folder
+    with cache.aside() as aside:
+        enrol.save(made, str(aside / "bundle"))
+        return cache.keep(aside / "bundle")
 
 
 def fetch(uri: str, tracking_uri: str) -> str:
@@ -250,9 +278,19 @@ def link(run: track.Run, uri: str, bundle_folder: str) -> None:
 
 def digest_of(bundle_folder: str | Path) -> str:
     """The digest that names the model in a local bundle folder."""
+    return _note(bundle_folder)["digest"]
+
+
+def _enrolled(bundle_folder: str) -> int:
+    return _note(bundle_folder)["enrolled"]
+
+
+def _note(bundle_folder: str | Path) -> dict[str, Any]:
+    """What bundle.json says; of all its entries, there are digest and enrolled."""
     try:
-        return json.loads((Path(bundle_folder) / "bundle.json").read_text())["digest"]
-    except (OSError, KeyError, ValueError) as error:
+        note = json.loads((Path(bundle_folder) / "bundle.json").read_text())
+        return {"enrolled": 0, **note, "digest": note["digest"]}
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"no bundle at {bundle_folder}: it must hold a bundle.json") from error
 
 

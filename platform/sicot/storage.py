@@ -80,12 +80,17 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
 
 
 def write_table(uri: str, table: pa.Table, row_group_size: int | None = None) -> None:
-    """Write a Parquet file; columns named image are left uncompressed (they are JPEG already)."""
+    """Write a Parquet file, see :func:`to_parquet`."""
+    write_bytes(uri, to_parquet(table, row_group_size))
+
+
+def to_parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
+    """The table as a Parquet file; columns named image are left uncompressed (they are JPEG already)."""
     sink = pa.BufferOutputStream()
     codec: Any = {name: "none" if name == "image" else "zstd" for name in table.column_names}
     # dictionary indices and list children are addressed by their own paths: let Parquet choose for those
     pq.write_table(table, sink, compression=codec, row_group_size=row_group_size, use_dictionary=False)
-    write_bytes(uri, sink.getvalue().to_pybytes())
+    return sink.getvalue().to_pybytes()
 
 
 def delete_folder(uri: str) -> None:

@@ -167,12 +167,14 @@ function draw(said, alone) {
   const before = new Map((alone?.ranked ?? []).map((item, place) => [item.label, { place, ...item }]));
   $("ranked").replaceChildren(...said.ranked.map((item) => row(item, alone && before.get(item.label))));
   $("legend").hidden = !alone;
+  $("unknown").hidden = !said.unknown;
   $("summary").textContent = summarise(said, alone, before);
   drawWords(said);
   const { name, version, digest } = said.model;
   $("foot").textContent = `${Math.round(said.milliseconds)} ms · ${modelName(name, version, digest)}`;
   const top = said.ranked[0];
-  $("status").textContent = `Most likely ${top.label}, ${percent(top.probability)}. ${$("summary").textContent}`;
+  const first = said.unknown ? "No known product is sure enough. Nearest is" : "Most likely";
+  $("status").textContent = `${first} ${top.label}, ${percent(top.probability)}. ${$("summary").textContent}`;
   show("result");
 }
 

@@ -83,6 +83,7 @@ class TestABatch:
         ):
             alone = bundle.predict([query], 3)[0].ranked
             assert [bundle.classes.labels[c] for c in told["both"][regime]] == [ranked.label for ranked in alone]
+            assert told["both"][f"{regime}_refused"] == bundle.predict([query], 3)[0].unknown
             assert told["both"][f"{regime}_probability"] == pytest.approx([r.probability for r in alone], abs=1e-5)
 
     def test_logits_are_the_bundles_own(self, bundle: Bundle, rows: pa.Table) -> None:
@@ -99,6 +100,7 @@ class TestABatch:
         for key in ("photo", "unknown words"):
             assert told[key]["image_text"] == told[key]["image"]
             assert told[key]["image_text_probability"] == told[key]["image_probability"]
+            assert told[key]["image_text_refused"] == told[key]["image_refused"]
             assert told[key]["text"] is None
 
     def test_bad_rows_keep_their_place_and_say_why(self, bundle: Bundle, rows: pa.Table) -> None:
@@ -149,6 +151,7 @@ class TestManyBatches:
         summary = predict(tiny_bundle, ray.data.from_arrow([rows]), str(out), k=2, batch_size=3)
         assert summary["rows"] == 12
         assert summary["answered"] == 5
+        assert summary["unknown"] == 2  # photos alone are below the tiny bundle's threshold
         assert summary["quarantined"] == {"image_place": 1, "image_type": 1, "image_unreadable": 1, "no_image": 4}
         assert json.loads((out / "summary.json").read_text()) == summary
         answered = pq.read_table(out / "predictions")
@@ -162,6 +165,8 @@ class TestManyBatches:
         assert [r["label"] for r in told["both"]["ranked"]] == [r.label for r in expected.ranked]
         assert [w["token"] for w in told["both"]["words"]] == ["red", "bag", "new", "红色"]
         assert sum(w["weight"] for w in told["both"]["words"]) + told["both"]["no_word"] == pytest.approx(1, abs=1e-4)
+        assert (told["both"]["score"], told["both"]["unknown"]) == (pytest.approx(expected.score), expected.unknown)
+        assert [told[key]["unknown"] for key in ("both", "photo", "words")] == [False, True, False]
         assert told["words"]["by_photo"] is False
         assert "there is no photo" in bad["nothing"]["detail"]
 

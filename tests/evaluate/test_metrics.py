@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,13 +19,13 @@ def answers(target: list[int], first: list[int], probability: list[float] | None
     """Answers of rank one; the other ranks are never right."""
     top = np.stack([np.array(first), *[np.full(len(first), 99)] * 4], 1) if first else np.zeros((0, 5), int)
     sure = np.array(probability or [1.0] * len(first), float)
-    return Answers(np.array(target, int), top, np.stack([sure] * 5, 1) if first else np.zeros((0, 5)))
+    return Answers(np.array(target, int), top, np.stack([sure] * 5, 1) if first else np.zeros((0, 5)), sure < 0.5)
 
 
 def coin_answers(random: np.random.Generator, target: np.ndarray, right: np.ndarray) -> Answers:
     """Right with the probability that its class has."""
     first = np.where(random.random(len(target)) < right[target], target, -2)
-    return Answers(target, first[:, None], np.ones((len(target), 1)))
+    return Answers(target, first[:, None], np.ones((len(target), 1)), np.zeros(len(target), bool))
 
 
 def test_micro_macro_and_groups_by_hand() -> None:
@@ -39,7 +41,7 @@ def test_micro_macro_and_groups_by_hand() -> None:
 
 def test_top5_looks_at_five_answers_and_no_more() -> None:
     ranked = np.array([[9, 8, 7, 6, 0, 1], [9, 8, 7, 6, 1, 0]])
-    told = metrics.summary(Answers(np.array([0, 0]), ranked, np.full((2, 6), 0.1)), GROUP)
+    told = metrics.summary(Answers(np.array([0, 0]), ranked, np.full((2, 6), 0.1), np.ones(2, bool)), GROUP)
     assert (told["top1"], told["top5"]) == (0.0, 0.5)
 
 
@@ -96,8 +98,8 @@ def test_calibration_error_of_a_model_that_is_as_sure_as_right_is_small() -> Non
     random = np.random.default_rng(0)
     sure = random.uniform(0.2, 1, 20_000)
     right = random.random(20_000) < sure
-    honest = Answers(np.zeros(20_000, int), np.where(right, 0, 1)[:, None], sure[:, None])
-    boaster = Answers(honest.target, honest.top, np.full((20_000, 1), 0.99))
+    honest = Answers(np.zeros(20_000, int), np.where(right, 0, 1)[:, None], sure[:, None], sure < 0.5)
+    boaster = Answers(honest.target, honest.top, np.full((20_000, 1), 0.99), honest.refused)
     assert (metrics.calibration_error(honest) or 0) < 0.015
     assert metrics.calibration_error(boaster) == pytest.approx(0.99 - right.mean(), abs=1e-6)
 
@@ -106,6 +108,47 @@ def test_reliability_bins_hold_every_row_also_those_at_certainty() -> None:
     bins = metrics.reliability(answers([0, 0, 0], [0, 0, 1], [1.0, 0.0, 0.5]), 10)
     assert sum(b["rows"] for b in bins) == 3
     assert all(b["low"] <= b["confidence"] <= b["high"] for b in bins)
+
+
+def test_risk_and_coverage_by_hand() -> None:
+    told = answers([0, 0, 0, 0], [0, 1, 0, 1], [0.9, 0.8, 0.6, 0.3])  # right, wrong, right, wrong and refused
+    assert metrics.risk(told) == pytest.approx([0, 1 / 2, 1 / 3, 1 / 2])
+    figures = metrics.summary(told, GROUP)
+    assert figures["aurc"] == pytest.approx((1 / 2 + 1 / 3 + 1 / 2) / 4)
+    assert (figures["coverage"], figures["kept"]) == (0.75, pytest.approx(2 / 3))
+    assert metrics.risk_coverage(told, 2) == [{"coverage": 0.25, "risk": 0.0}, {"coverage": 1.0, "risk": 0.5}]
+
+
+pairs = st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.2, 0.5, 0.7, 1.0])), min_size=1)
+
+
+@given(pairs, st.randoms())
+def test_the_risk_ends_at_the_error_and_does_not_depend_on_the_order_of_rows(pairs: list, random: Any) -> None:
+    def risk(pairs: list) -> np.ndarray:
+        return metrics.risk(answers([0] * len(pairs), [int(not right) for right, _ in pairs], [p for _, p in pairs]))
+
+    mixed = random.sample(pairs, len(pairs))
+    assert risk(pairs) == pytest.approx(risk(mixed))
+    assert risk(pairs)[-1] == pytest.approx(np.mean([not right for right, _ in pairs]))
+
+
+@given(pairs)
+def test_auroc_counts_the_pairs_in_which_the_known_row_is_surer(pairs: list) -> None:
+    told = answers([0 if known else UNKNOWN for known, _ in pairs], [0] * len(pairs), [p for _, p in pairs])
+    known, unknown = ([p for is_known, p in pairs if is_known is kind] for kind in (True, False))
+    won = [(a > b) + (a == b) / 2 for a in known for b in unknown]
+    assert metrics.auroc(told) == (pytest.approx(np.mean(won)) if won else None)
+
+
+def test_unknown_rows_are_refused_or_not_and_leave_the_coverage_of_known_ones_alone() -> None:
+    told = metrics.summary(
+        answers([0, 0, UNKNOWN, UNKNOWN, UNKNOWN], [0, 0, 1, 1, 1], [0.9, 0.2, 0.8, 0.1, 0.1]), GROUP
+    )
+    assert told["refused"] == pytest.approx(2 / 3)
+    assert (told["coverage"], told["kept"], told["aurc"]) == (0.5, 1.0, 0.0)
+    low, high = told["ci95"]["refused"]
+    assert low < 2 / 3 < high
+    assert metrics.summary(answers([0], [0]), GROUP)["refused"] is None
 
 
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=20), st.integers(0, 1000))

@@ -52,7 +52,7 @@ def test_a_prepared_split_is_measured_in_every_regime(made: tuple[str, PreparedS
     assert {regime: result.metrics[regime]["top1"] for regime in right} == {r: n / 36 for r, n in right.items()}
     kept = json.loads((tmp_path / "report" / "report.json").read_text())
     assert kept["metrics"] == result.metrics
-    for name in ("report.md", "MODEL_CARD.md", "accuracy_by_frequency.png", "reliability.png"):
+    for name in ("report.md", "MODEL_CARD.md", "accuracy_by_frequency.png", "reliability.png", "risk_coverage.png"):
         assert (tmp_path / "report" / name).stat().st_size > 500
     card = (tmp_path / "report" / "MODEL_CARD.md").read_text()
     assert "our reading" in card
@@ -131,6 +131,23 @@ def test_a_split_of_a_catalogue_and_rows_nobody_can_measure(made: tuple[str, Pre
     assert result.report["rows"]["unanswered"] == {"image_type": 1}
     printed = report.table(result.metrics)
     assert "does not know, wrong in top-1 and top-5: 1" in printed
+
+
+def test_rows_of_unknown_products_are_told_from_known_ones(made: tuple[str, PreparedSet], tmp_path: Path) -> None:
+    rows = [*(labelled("red-bag", n) for n in range(4)), *(labelled("submarine", n) for n in range(3))]
+    for folder, kept in (("mixed", rows), ("foreign", rows[4:])):
+        dataset = ray.data.from_arrow([pa.Table.from_pylist(kept, ROW)])
+        told = evaluate(made[0], Rows(dataset, "here"), str(tmp_path / folder)).metrics
+        assert told["image"]["rows"] == len(kept)
+        assert told["image"]["unknown_labels"] == 3
+        # photos alone are below the tiny bundle's threshold, photos with words are above it
+        assert [told[regime]["refused"] for regime in ("image", "image_text", "text")] == [1.0, 0.0, 0.0]
+        card = (tmp_path / folder / "MODEL_CARD.md").read_text()
+        assert f"photo alone: 3 of {len(kept)} rows; called unknown 100.0" in card
+    assert told["image"]["auroc"] is told["image"]["coverage"] is None  # nothing known to tell them from
+    mixed = json.loads((tmp_path / "mixed" / "report.json").read_text())["metrics"]
+    assert 0 <= mixed["image"]["auroc"] <= 1
+    assert (mixed["image"]["coverage"], mixed["image_text"]["coverage"]) == (0.0, 1.0)
 
 
 def test_rows_without_any_label_are_refused(made: tuple[str, PreparedSet], tmp_path: Path) -> None:

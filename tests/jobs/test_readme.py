@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -47,9 +48,17 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / ".venv").symlink_to(Path(sys.prefix))
     catalogue = Synthetic(rows=160, classes=5, imbalance=4, image_size=32)
     pq.write_table(synthetic.rows(catalogue, np.arange(160)).drop_columns(["split"]), place / "my.parquet")
+    new = pa.table({"image": catalogue_photos(catalogue), "title": ["brass lamp"] * 4, "label": ["red teapot"] * 4})
+    pq.write_table(new, place / "new.parquet")
     photo = synthetic.rows(catalogue, [0])["image"][0].as_py()
     (place / "photo.jpg").write_bytes(photo)
     return place
+
+
+def catalogue_photos(catalogue: Synthetic) -> list[bytes]:
+    """Four photos of one product."""
+    rows = synthetic.rows(catalogue, np.arange(160)).to_pylist()
+    return [row["image"] for row in rows if row["label"] == rows[0]["label"]][:4]
 
 
 def run(command: str, folder: Path, environment: dict[str, str] | None = None) -> str:
@@ -103,6 +112,12 @@ def test_one_job_at_a_time(demo: Path) -> None:
         if "jobs.serve" not in command:
             run(command, demo)
     assert list((demo / "runs/demo/labels/predictions").glob("*.parquet"))
+
+
+def test_a_new_product_is_enrolled_and_withdrawn(demo: Path) -> None:
+    enrolled, withdrawn = commands("python -m jobs.enrol", "new.parquet")
+    assert "1 of them enrolled" in run(enrolled, demo)
+    assert "0 of them enrolled" in run(f"{withdrawn} --model models:/sicot@challenger", demo)
 
 
 def test_your_own_data(copy: Path) -> None:

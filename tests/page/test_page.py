@@ -117,6 +117,17 @@ def test_the_photo_alone_is_shown_beside_photo_and_words(page: Page):
     expect(page.locator("#words-part")).to_be_hidden()
 
 
+def test_an_answer_that_is_not_sure_says_so_above_the_ranking(page: Page):
+    recognise(page)
+    expect(page.locator("#unknown")).to_be_hidden()
+    page.fill("#title", "")
+    page.click("#go")
+    expect(page.locator("#unknown")).to_have_text("No known product is sure enough. The nearest ones:")
+    expect(page.locator("#ranked > li")).to_have_count(5)
+    expect(page.locator("#status")).to_contain_text("No known product is sure enough. Nearest is")
+    shot(page, "unknown")
+
+
 def test_words_without_a_photo_are_a_question_too(page: Page):
     page.fill("#title", "blue mug")
     page.fill("#tags", "sale，new")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ LIMITS = config.Serve(max_batch=1, max_queue=1, max_bytes=20_000, max_k=7)
 INFO = bundle.Info(
     name="m", digest="d" * 64, created="2025-01-01", model=config.Model(), images=config.Images(), text=config.Text(),
     classes=3, vocabulary=2, word_dimension=4, temperature=dict.fromkeys(("image", "image_text", "text"), 1.0),
+    threshold={"image": 0.5, "image_text": 0.4, "text": 0.3},
     data_digest="d", training={}, metrics={}, files={},
 )  # fmt: skip
-ANSWER = bundle.Answer([bundle.Ranked("包", 1.0000001)], [bundle.Word("red", 0.25, True)], 0.75)
+ANSWER = bundle.Answer([bundle.Ranked("包", 1.0000001)], 1.0000001, False, [bundle.Word("red", 0.25, True)], 0.75)
 JPEG = {"content-type": "image/jpeg"}
 
 
@@ -82,7 +84,16 @@ def test_an_answer_names_its_request_its_model_and_its_words():
     assert said.request_id == "my-id"
     assert said.model == schema.Model(name="m", version="3", digest="d" * 64)
     assert said.ranked == [schema.Class(label="包", probability=1.0)]  # float32's 1.0000001 is 1
+    assert (said.score, said.unknown) == (1.0, False)
     assert (said.words[0].token, said.words[0].weight, said.no_word) == ("red", 0.25, 0.75)
+
+
+def test_an_unknown_product_is_said_to_be_one_and_still_ranked():
+    unsure = replace(ANSWER, ranked=[bundle.Ranked("包", 0.2)], score=0.2, unknown=True)
+    said = post(Recorded(unsure), data={"title": "red"}).json()
+    assert (said["score"], said["unknown"], said["ranked"]) == (0.2, True, [{"label": "包", "probability": 0.2}])
+    about = talk(Recorded(), lambda client: client.get("/v1/model")).json()
+    assert about["threshold"] == {"image": 0.5, "image_text": 0.4, "text": 0.3}
 
 
 def test_an_empty_file_field_of_a_browser_is_no_photo():

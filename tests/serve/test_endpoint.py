@@ -55,6 +55,7 @@ def agrees(response: httpx.Response, answer: Answer) -> None:
     assert [(word.token, word.known) for word in said.words] == [(word.token, word.known) for word in answer.words]
     assert [word.weight for word in said.words] == pytest.approx([word.weight for word in answer.words], abs=1e-4)
     assert said.no_word == pytest.approx(answer.no_word, abs=1e-4)
+    assert (said.score, said.unknown) == (pytest.approx(answer.score, abs=1e-4), answer.unknown)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,9 @@ def test_training_learns_photos_and_words_help(data: PreparedSet, tmp_path: Path
     assert scores["image_text/top1"] > scores["image/top1"]
     assert reports[-2]["loss/loss"] < reports[0]["loss/loss"] / 2
     assert reports[-1]["final"]
-    assert all(0.1 <= reports[-1]["temperature"][regime] <= 10 for regime in ("image", "image_text", "text"))
+    calibration = reports[-1]["calibration"]
+    assert all(0.1 <= calibration["temperature"][regime] <= 10 for regime in ("image", "image_text", "text"))
+    assert all(0 < calibration["threshold"][regime] <= 1 for regime in ("image", "image_text", "text"))
     assert {"images_per_s", "data_wait", "learning_rate", "val/macro"} <= set(reports[0])
 
 
@@ -88,7 +90,10 @@ def test_the_last_report_carries_the_weights_to_keep(data: PreparedSet, tmp_path
 
     model = worker.fit(experiment(tmp_path, epochs=1), data, report)
     state = load_file(tmp_path / "weights.safetensors")
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    means_2CD = state.pop("means_2CD")
+    assert all(torch.equal(state[name], model.state_dict()[name]) for name in state)
+    assert means_2CD.shape == (2, 6, 16)
+    torch.testing.assert_close(means_2CD.norm(dim=2), torch.ones(2, 6))
 
 
 def test_trunk_weights_come_from_a_file_and_a_wrong_one_is_named(data: PreparedSet, tmp_path: Path) -> None:
@@ -131,15 +136,6 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, data: PreparedS
     assert not (tmp_path / "harm").exists()
 
 
-def test_the_best_temperature_softens_sure_mistakes_and_sharpens_shy_truths() -> None:
-    torch.manual_seed(0)
-    labels_N = torch.randint(0, 5, (500,))
-    z_NC = torch.randn(500, 5) + 2 * torch.nn.functional.one_hot(labels_N, 5)  # drawn so that 1 fits about
-    fitted = worker.best_temperature(z_NC, labels_N)
-    assert worker.best_temperature(4 * z_NC, labels_N) == pytest.approx(4 * fitted, rel=0.07)
-    assert worker.best_temperature(z_NC / 4, labels_N) == pytest.approx(fitted / 4, rel=0.07)
-
-
 def test_without_validation_rows_patience_is_ignored_and_training_goes_to_the_end(tmp_path: Path) -> None:
     whole = prepared_set(tmp_path / "set")
     manifest = whole.manifest.model_copy(
@@ -150,7 +146,8 @@ def test_without_validation_rows_patience_is_ignored_and_training_goes_to_the_en
     model = worker.fit(settings, PreparedSet(whole.root, manifest), lambda metrics, save: reports.append(metrics))
     plain = worker.fit(experiment(tmp_path, epochs=4), PreparedSet(whole.root, manifest), lambda metrics, save: None)
     assert reports[-1]["epoch"] == 4
-    assert reports[-1]["temperature"] == {"image": 1.0, "image_text": 1.0, "text": 1.0}
+    assert reports[-1]["calibration"]["temperature"] == {"image": 1.0, "image_text": 1.0, "text": 1.0}
+    assert reports[-1]["calibration"]["threshold"] == {"image": 0.0, "image_text": 0.0, "text": 0.0}
     torch.testing.assert_close(model.classifier.weight, plain.classifier.weight)
 
 

@@ -127,8 +127,9 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
         return schema.About(
             **model.model_dump(),
             created=info.created,
-            classes=info.classes,
+            classes=info.classes + info.enrolled,
             vocabulary=info.vocabulary,
+            threshold=info.threshold,
             metrics=info.metrics,
             limits=limits,
         )

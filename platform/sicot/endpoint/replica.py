@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -54,10 +55,7 @@ class Replica:
     async def _answer(self, asked: list[tuple[bundle.Item, int]]) -> list[bundle.Answer]:
         items, most = [item for item, _ in asked], max(k for _, k in asked)
         answers = await asyncio.get_running_loop().run_in_executor(self.thread, self.bundle.answer, items, most)
-        return [
-            bundle.Answer(answer.ranked[:k], answer.words, answer.no_word)
-            for answer, (_, k) in zip(answers, asked, strict=True)
-        ]
+        return [replace(answer, ranked=answer.ranked[:k]) for answer, (_, k) in zip(answers, asked, strict=True)]
 
     def _warm_up(self) -> None:
         """The first request should not pay for dictionaries and kernels."""

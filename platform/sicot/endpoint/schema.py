@@ -81,6 +81,10 @@ class Recognition(Wire):
     """Which model answered."""
     ranked: list[Class]
     """The k most likely classes, best first."""
+    score: Share
+    """How sure the answer is: the probability of the first class."""
+    unknown: bool
+    """True where no known product is sure enough: the score is below the model's threshold for this way of asking."""
     words: list[Word]
     """Every word of title and tags that was looked at."""
     no_word: Share
@@ -96,6 +100,8 @@ EXAMPLE = {
         {"label": "red ceramic teapot", "probability": 0.91},
         {"label": "red enamel kettle", "probability": 0.06},
     ],
+    "score": 0.91,
+    "unknown": False,
     "words": [
         {"token": "红色", "weight": 0.22, "known": True},
         {"token": "teapot", "weight": 0.64, "known": True},
@@ -134,9 +140,11 @@ class About(Wire):
     created: str
     """When the model was made."""
     classes: int
-    """How many classes it tells apart."""
+    """How many classes it tells apart, enrolled products among them."""
     vocabulary: int
     """How many words it knows."""
+    threshold: dict[str, float]
+    """The score below which an answer is "unknown product", by the way of asking: image, image_text, text."""
     metrics: dict[str, Any]
     """How well it did when it was evaluated."""
     limits: Limits

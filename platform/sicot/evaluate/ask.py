@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 import torch
 from ray.data import ActorPoolStrategy, Dataset
@@ -31,6 +30,7 @@ from sicot import storage
 from sicot.bundle import Bundle, Item
 from sicot.prepare.images import BadImage
 from sicot.prepare.photos import READERS, fetch
+from sicot.prepare.text import texts
 
 REGIMES = ("image", "image_text", "text")
 """The ways of asking: photo alone, photo and words, words alone."""
@@ -61,9 +61,9 @@ def ask(
 
     Returns:
         One row per row, sorted by id: id, label (as it is in `dataset`), reason (why there is no answer by photo, null
-        if there is one) and, for each regime, `{regime}` (class indices by falling probability, list<int32> [k]) and
-        `{regime}_probability` (list<float> [k]). They are null for rows without a usable photo, those of `text` for
-        rows without known words. No rows, no columns.
+        if there is one) and, for each regime, `{regime}` (class indices by falling probability, list<int32> [k]),
+        `{regime}_probability` (list<float> [k]) and `{regime}_refused` (bool: "unknown product"). They are null for
+        rows without a usable photo, those of `text` for rows without known words. No rows, no columns.
     """
     can = [regime for regime in Bundle.load(bundle_folder).regimes if regime in regimes]
     tables = []
@@ -86,14 +86,19 @@ class Question:
         rows = list(read(bundle, batch))
         reasons = [row.reason if isinstance(row, Unanswerable) else _no_photo(row) for row in rows]
         columns = {"id": batch["id"], "label": batch["label"], "reason": pa.array(reasons, pa.string())}
-        best = {regime: ([None] * len(rows), [None] * len(rows)) for regime in self.regimes}
+        best: dict[str, list[Any]] = {regime: [(None, None, None)] * len(rows) for regime in self.regimes}
         for regime, places, z_BC in logits(bundle, rows, self.regimes):
             top = z_BC.softmax(1).topk(min(self.k, z_BC.shape[1]))
             for place, classes, p in zip(places, top.indices.tolist(), top.values.tolist(), strict=True):
-                best[regime][0][place], best[regime][1][place] = classes, p
-        for regime, (classes, p) in best.items():
+                # in this regime, but a photo without known words is asked alone
+                row = rows[place]
+                asked = bundle.regime(row) if regime == "image_text" and isinstance(row, Item) else regime
+                best[regime][place] = (classes, p, p[0] < bundle.info.threshold[asked])
+        for regime, answers in best.items():
+            classes, p, refused = zip(*answers, strict=True)
             columns[regime] = pa.array(classes, pa.list_(pa.int32()))
             columns[f"{regime}_probability"] = pa.array(p, pa.list_(pa.float32()))
+            columns[f"{regime}_refused"] = pa.array(refused, pa.bool_())
         return pa.table(columns)
 
 
@@ -137,7 +142,7 @@ def read(bundle: Bundle, batch: pa.Table) -> Iterator[Item | Unanswerable]:
 
 def _photos(batch: pa.Table) -> Iterator[tuple[bytes | None, str | None, str | None]]:
     """Bytes, URI and name of each row's photo."""
-    columns = (_texts(batch[name]) if name in batch.column_names else None for name in ("image_uri", "image_name"))
+    columns = (texts(batch[name]) if name in batch.column_names else None for name in ("image_uri", "image_name"))
     uris, names = (column or [None] * batch.num_rows for column in columns)
     return zip((value.as_py() for value in batch["image"]), uris, names, strict=True)
 
@@ -158,14 +163,8 @@ def _words(bundle: Bundle, batch: pa.Table) -> Iterator[tuple[list[str], list[in
             kept = (tokens or [])[: bundle.info.text.max_words]
             yield kept, bundle.vocabulary.ids(kept)
         return
-    for title, tags in zip(_texts(batch["title"]), batch["tags"], strict=True):
-        yield bundle.read(title or "", [tag for tag in _texts(tags.values) if tag] if tags.is_valid else [])
-
-
-def _texts(column: Any) -> list[str | None]:
-    """Strings of a column; bytes in it that are no UTF-8 are replaced."""
-    values = pc.cast(column, pa.binary()).to_pylist()
-    return [None if value is None else value.decode(errors="replace") for value in values]
+    for title, tags in zip(texts(batch["title"]), batch["tags"], strict=True):
+        yield bundle.read(title or "", [tag for tag in texts(tags.values) if tag] if tags.is_valid else [])
 
 
 def _no_photo(row: Item) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sicot.prepare.prepared import GROUPS
+from sicot.prepare.prepared import ENROLLED, GROUPS
 
 Z = 1.959964  # 97.5 % quantile of the normal distribution
 UNKNOWN = -1  # target of a row whose label the model does not know
@@ -29,6 +29,8 @@ class Answers:
     """Class indices by falling probability, int [N, K]."""
     probability: np.ndarray
     """Their probabilities, float [N, K]."""
+    refused: np.ndarray
+    """Whether the model calls the product unknown, bool [N]."""
 
     @cached_property
     def correct(self) -> np.ndarray:
@@ -40,7 +42,7 @@ class Answers:
 
     def of(self, rows: np.ndarray) -> Answers:
         """The answers to some rows, given as a mask or as indices."""
-        return Answers(self.target[rows], self.top[rows], self.probability[rows])
+        return Answers(self.target[rows], self.top[rows], self.probability[rows], self.refused[rows])
 
 
 def summary(answers: Answers, group: np.ndarray, bins: int = 15) -> dict[str, Any]:
@@ -48,26 +50,39 @@ def summary(answers: Answers, group: np.ndarray, bins: int = 15) -> dict[str, An
 
     Args:
         answers: N rows.
-        group: head, medium or tail of each class, str [C].
+        group: head, medium, tail or enrolled of each class, str [C].
         bins: bins of the calibration error.
 
     Returns:
         top1, top5 (micro, all rows), macro (mean over the classes that have rows), head, medium, tail (rows of these
-        classes), ece: shares in [0, 1], None where there is no row to tell; `ci95`: [low, high] of each; `rows`;
-        `unknown_labels`: rows with a label the model does not know, wrong in top1 and top5, left out elsewhere.
+        classes; enrolled too, if there are any), ece: shares in [0, 1], None where there is no row to tell; `ci95`:
+        [low, high] of each; `rows`; `unknown_labels`: rows with a label the model does not know, wrong in top1 and
+        top5, left out elsewhere.
+        Of the rows with a known label: `coverage`, the share that is not refused, `kept`, top-1 of these, and `aurc`.
+        Of the others: `refused`, the share that is called unknown, as it should; `auroc` tells the two kinds apart.
     """
     known = answers.target != UNKNOWN
     row_group = np.where(known, group[answers.target], "")
     in_top5 = (answers.top[:, :5] == answers.target[:, None]).any(1)
     shares = {"top1": share(answers.correct), "top5": share(in_top5), "macro": macro(answers)}
-    shares |= {name: share(answers.correct[row_group == name]) for name in GROUPS}
+    shares |= {name: share(answers.correct[row_group == name]) for name in groups(group)}
+    mine = answers.of(known)
+    shares |= {"coverage": share(~mine.refused), "kept": share(mine.correct[~mine.refused])}
+    shares |= {"refused": share(answers.refused[~known])}
     return {
         **{name: value for name, (value, _) in shares.items()},
         "ece": calibration_error(answers, bins),
+        "aurc": float(risk(mine).mean()) if len(mine) else None,
+        "auroc": auroc(answers),
         "rows": len(answers),
         "unknown_labels": int((~known).sum()),
         "ci95": {name: interval for name, (_, interval) in shares.items()},
     }
+
+
+def groups(group: np.ndarray) -> tuple[str, ...]:
+    """head, medium, tail; and enrolled, where there are such classes."""
+    return (*GROUPS, ENROLLED) if (group == ENROLLED).any() else GROUPS
 
 
 Share = tuple[float | None, list[float] | None]
@@ -127,6 +142,38 @@ def reliability(answers: Answers, bins: int = 15) -> list[dict[str, float]]:
         }
         for b in np.unique(place).tolist()
     ]
+
+
+def risk(answers: Answers) -> np.ndarray:
+    """Share of wrong answers among the n surest, float [N], n = 1 … N: the risk at the coverage n / N.
+
+    Its mean is the AURC, the area under the risk-coverage curve (Geifman & El-Yaniv, 2017, "Selective Classification
+    for Deep Neural Networks"). Answers that are equally sure share their errors: no threshold tells them apart.
+    """
+    _, tie = np.unique(-answers.probability[:, 0], return_inverse=True)
+    wrong = np.bincount(tie, ~answers.correct) / np.bincount(tie)
+    return np.cumsum(wrong[np.sort(tie)]) / np.arange(1, len(answers) + 1)
+
+
+def risk_coverage(answers: Answers, points: int = 100) -> list[dict[str, float]]:
+    """The risk-coverage curve of the rows with a known label, at so many points at most: coverage, risk."""
+    mine = answers.of(answers.target != UNKNOWN)
+    curve = risk(mine) if len(mine) else np.zeros(0)
+    places = np.unique(np.linspace(1, len(mine), min(points, len(mine))).round().astype(int))
+    return [{"coverage": n / len(mine), "risk": float(curve[n - 1])} for n in places.tolist()]
+
+
+def auroc(answers: Answers) -> float | None:
+    """How well being sure tells products that the model knows from those it does not.
+
+    The probability that the answer to a row with a known label is surer than to one without, ties counted half (Mann
+    and Whitney's U); None where all rows are of one kind.
+    """
+    known = answers.target != UNKNOWN
+    score, n, m = answers.probability[:, 0], int(known.sum()), int((~known).sum())
+    _, tie, rows = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(rows) - (rows - 1) / 2)[tie]  # from 1; the middle of those equally sure
+    return float((rank[known].sum() - n * (n + 1) / 2) / (n * m)) if n and m else None
 
 
 def by_frequency(answers: Answers, count: np.ndarray) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ LOOK: dict[str, dict[str, Any]] = {
     "image_text": {"label": "photo + words", "color": "#d9662b", "marker": "s"},
     "text": {"label": "words alone", "color": "#4c9a57", "marker": "^"},
 }
-BANDS = {"tail": "#f6e7dc", "medium": "#f4f2ea", "head": "#e6edf5"}
+BANDS = {"enrolled": "#eee6f2", "tail": "#f6e7dc", "medium": "#f4f2ea", "head": "#e6edf5"}
 
 
 def draw(report: dict[str, Any]) -> dict[str, Figure]:
@@ -33,6 +33,7 @@ def draw(report: dict[str, Any]) -> dict[str, Figure]:
     figures = {
         "accuracy_by_frequency.png": accuracy_by_frequency(report),
         "reliability.png": reliability(report),
+        "risk_coverage.png": risk_coverage(report),
     }
     if any(report["tail_confusions"].values()):
         figures["tail_confusions.png"] = tail_confusions(report)
@@ -87,6 +88,25 @@ def reliability(report: dict[str, Any]) -> Figure:
     return figure
 
 
+def risk_coverage(report: dict[str, Any]) -> Figure:
+    """How often the answers that are kept are wrong when the less sure ones are refused; a ring at the threshold."""
+    figure = Figure(figsize=(6, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for regime, points in report["risk_coverage"].items():
+        figures, look = report["metrics"][regime], LOOK[regime]
+        if not points:
+            continue
+        x, y = ([100 * point[name] for point in points] for name in ("coverage", "risk"))
+        axes.plot(x, y, color=look["color"], linewidth=1.6, label=f"{look['label']}, AURC {figures['aurc'] * 100:.1f}")
+        if figures["kept"] is not None:
+            at = (100 * figures["coverage"], 100 - 100 * figures["kept"])
+            axes.plot(*at, "o", color=look["color"], markersize=8, markerfacecolor="none", markeredgewidth=1.6)
+    axes.set(xlim=(0, 101), ylabel="wrong among them, %", xlabel="rows that are answered, %  (rings: at the threshold)")
+    axes.set_ylim(bottom=0)
+    _head(figure, axes, "What refusing the least sure answers saves")
+    return figure
+
+
 def tail_confusions(report: dict[str, Any], most: int = 12) -> Figure:
     """What tail classes are mistaken for most often, one panel per way of asking by photo."""
     panels = {r: pairs[:most] for r, pairs in report["tail_confusions"].items() if pairs and r != "text"}
@@ -114,7 +134,7 @@ def tail_confusions(report: dict[str, Any], most: int = 12) -> Figure:
 
 def _bands(axes: Axes, groups: dict[str, Any]) -> None:
     """Shade head, medium and tail, halfway between their outermost classes."""
-    there = [(name, groups[name]) for name in ("tail", "medium", "head") if groups[name]["classes"]]
+    there = [(name, groups[name]) for name in BANDS if name in groups and groups[name]["classes"]]
     edges = [axes.get_xlim()[0]]
     edges += [float(np.sqrt(max(a["high"], 0.5) * b["low"])) for (_, a), (_, b) in pairwise(there)]
     edges += [axes.get_xlim()[1]]

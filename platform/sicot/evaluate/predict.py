@@ -33,6 +33,8 @@ PREDICTION = pa.schema(
         pa.field(
             "words", pa.list_(pa.struct([("token", pa.string()), ("weight", pa.float32()), ("known", pa.bool_())]))
         ),
+        pa.field("score", pa.float32()),  # probability of the first label
+        pa.field("unknown", pa.bool_()),  # true: the score is below the model's threshold, no known product is sure
         pa.field("no_word", pa.float32()),  # attention that went to none of the words
         pa.field("by_photo", pa.bool_()),  # false: the row has no photo, its words alone were asked
     ]
@@ -56,7 +58,7 @@ def predict(
         overwrite: replace what is in `out`.
 
     Returns:
-        The summary: rows, answered, quarantined (by reason), model.
+        The summary: rows, answered, unknown (of those answered), quarantined (by reason), model.
 
     Raises :class:`UserError` if `out` is not empty and must not be replaced, or there are no rows.
     """
@@ -65,9 +67,11 @@ def predict(
     place = f"{Path(out).absolute()}.{uuid.uuid4().hex[:8]}.part" if local else out.rstrip("/")
     try:
         counts: Counter[str] = Counter()
+        unknown = 0
         with progress("label") as bar:
             for table in spread(dataset, bundle_folder, Labeller(place, k, batch_size), ROWS_PER_FILE):
                 counts.update(dict(zip(table["reason"].to_pylist(), table["rows"].to_pylist(), strict=True)))
+                unknown += sum(table["unknown"].to_pylist())
                 bar.update(counts.total() - bar.n)
         if not counts:
             raise UserError("the catalogue has no rows to label")
@@ -75,6 +79,7 @@ def predict(
         summary = {
             "rows": counts.total(),
             "answered": counts.pop("", 0),
+            "unknown": unknown,
             "quarantined": dict(sorted(counts.items())),
             "model": {"name": info.name, "digest": info.digest},
         }
@@ -111,7 +116,7 @@ class Labeller:
     batch_size: int
 
     def __call__(self, bundle: Bundle, part: pa.Table) -> pa.Table:
-        """Counts: reason, rows."""
+        """Counts: reason, rows, and how many of these are answered as unknown products."""
         predictions: list[dict[str, Any]] = []
         bad: list[dict[str, Any]] = []
         for start in range(0, part.num_rows, self.batch_size):
@@ -126,7 +131,14 @@ class Labeller:
             if rows:
                 storage.write_table(f"{self.place}/{folder}/{name}.parquet", pa.Table.from_pylist(rows, columns))
         counts = Counter({"": len(predictions)}) + Counter(row["reason"] for row in bad)
-        return pa.table({"reason": pa.array(list(counts), pa.string()), "rows": pa.array(counts.values(), pa.int64())})
+        unknown = sum(row["unknown"] for row in predictions)
+        return pa.table(
+            {
+                "reason": pa.array(list(counts), pa.string()),
+                "rows": pa.array(counts.values(), pa.int64()),
+                "unknown": pa.array([0 if reason else unknown for reason in counts], pa.int64()),
+            }
+        )
 
     def _answer(self, bundle: Bundle, asked: list[tuple[str, Item]]) -> Iterator[dict[str, Any]]:
         for (key, item), answer in zip(asked, bundle.answer([item for _, item in asked], self.k), strict=True):

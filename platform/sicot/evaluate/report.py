@@ -3,7 +3,7 @@
 report.json        every figure
 report.md          the same for people, with the plots below
 MODEL_CARD.md      what the model is, what it was made of, how good it is, and what not to use it for
-accuracy_by_frequency.png, reliability.png, tail_confusions.png
+accuracy_by_frequency.png, reliability.png, risk_coverage.png, tail_confusions.png
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sicot import storage
 from sicot.bundle import Bundle
 from sicot.evaluate import metrics, plots
 from sicot.evaluate.metrics import Answers
-from sicot.prepare.prepared import GROUPS
+from sicot.prepare.prepared import ENROLLED
 from sicot.track import Run
 
 NAMES = {"image": "photo alone", "image_text": "photo + words", "text": "words alone"}
@@ -30,6 +30,9 @@ FIGURES = {
     "medium": "medium",
     "tail": "tail",
     "ece": "ECE",
+    "aurc": "AURC",
+    "coverage": "coverage",
+    "kept": "kept top-1",
 }
 
 
@@ -46,12 +49,13 @@ def content(bundle: Bundle, answers: Mapping[str, Answers], rows: dict[str, Any]
     group, count = classes.group, classes.count
     return {
         "model": info.model_dump(mode="json", exclude={"files", "metrics"}),
-        "groups": {name: _bounds(count[group == name]) for name in GROUPS},
+        "groups": {name: _bounds(count[group == name]) for name in metrics.groups(group)},
         "rows": rows,
         "metrics": {regime: metrics.summary(each, group, bins) for regime, each in answers.items()},
         "gain_by_words": _gain(answers, group),
         "by_frequency": {regime: metrics.by_frequency(each, count) for regime, each in answers.items()},
         "reliability": {regime: metrics.reliability(each, bins) for regime, each in answers.items()},
+        "risk_coverage": {regime: metrics.risk_coverage(each) for regime, each in answers.items()},
         "tail_confusions": {
             regime: [
                 {**pair, "true": classes.labels[pair["true"]], "given": classes.labels[pair["given"]]}
@@ -78,7 +82,7 @@ def _gain(answers: Mapping[str, Answers], group: Any) -> dict[str, Any]:
         return {}
     image, both = answers["image"], answers["image_text"]
     of = {"all": image.target == image.target}
-    of |= {name: (image.target >= 0) & (group[image.target] == name) for name in GROUPS}
+    of |= {name: (image.target >= 0) & (group[image.target] == name) for name in metrics.groups(group)}
     return {name: metrics.difference(both.correct[rows], image.correct[rows]) for name, rows in of.items()}
 
 
@@ -99,16 +103,24 @@ def write(report: dict[str, Any], out: str, run: Run | None = None) -> None:
 # ---------------------------------------------------------------- text
 
 
+def columns(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The figures to show and what they are called; those of enrolled classes where there are any."""
+    there = any(ENROLLED in values for values in figures.values())
+    return FIGURES | {ENROLLED: ENROLLED} if there else FIGURES
+
+
 def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """The figures for a terminal, in percent, the 95 % interval under each."""
-    lines = [" " * 15 + "".join(f"{name:>13}" for name in FIGURES.values())]
+    shown = columns(figures)
+    lines = [" " * 15 + "".join(f"{name:>11}" for name in shown.values())]
     for regime, values in figures.items():
-        lines.append(f"{NAMES[regime]:15}" + "".join(f"{_percent(values[name]):>13}" for name in FIGURES))
-        intervals = "".join(f"{_interval(values['ci95'].get(name)):>13}" for name in FIGURES)
+        lines.append(f"{NAMES[regime]:15}" + "".join(f"{_percent(values[name]):>11}" for name in shown))
+        intervals = "".join(f"{_interval(values['ci95'].get(name)):>11}" for name in shown)
         lines.append(f"{_rows(values):15}{intervals}".rstrip())
     unknown = max((values["unknown_labels"] for values in figures.values()), default=0)
     if unknown:
         lines.append(f"rows with a label that the model does not know, wrong in top-1 and top-5: {unknown:,}")
+        lines += ["", *_open_set_lines(figures)]
     return "\n".join(lines)
 
 
@@ -123,10 +135,13 @@ def markdown(report: dict[str, Any]) -> str:
         f"not answered by photo: {unanswered}. Counted as wrong: {unknown} with a label that the model does not know.",
         _markdown_table(report["metrics"]),
         "Percent, with 95 % intervals. top-1 and top-5 count rows; macro is the mean over classes; "
-        f"{_groups(report)}; ECE is the expected calibration error.",
+        f"{_groups(report)}; ECE is the expected calibration error, AURC the area under the risk-coverage curve. "
+        "coverage: share of the rows of known products that are not called unknown; kept top-1: of these.",
         *_gain_lines(report["gain_by_words"]),
         "## Accuracy against frequency\n\n![accuracy against training rows of the class](accuracy_by_frequency.png)",
         "## Do the probabilities mean what they say?\n\n![confidence against accuracy](reliability.png)",
+        "## What refusing the least sure answers saves\n\n![risk against coverage](risk_coverage.png)",
+        *_open_set_lines(report["metrics"]),
     ]
     if any(report["tail_confusions"].values()):
         parts.append("## What tail classes are mistaken for\n\n![most frequent confusions](tail_confusions.png)")
@@ -146,7 +161,7 @@ A recognizer for long-tailed product catalogues: photo, words or both in, ranked
 LIMITS = """\
 ## Limits
 
-- It always names one of its classes, also for a product that is none of them.
+- A product that is none of its classes is called unknown only where no class seems sure: see the figures.
 - Tail figures rest on few rows: read the intervals, not the last digit.
 - Words are believed as far as they helped in training, and a wrong title can mislead it. Where titles spell the name
   of the class, figures with words say little about photos.
@@ -161,7 +176,8 @@ def model_card(report: dict[str, Any]) -> str:
     network, settings = model["model"], training.get("train", {})
     words = f"{model['vocabulary']:,} words, {network['attention']['kind']} attention, {network['fusion']} fusion"
     how = [
-        f"trunk {network['visual']['trunk']}, {model['images']['size']} px photos, {model['classes']:,} classes",
+        f"trunk {network['visual']['trunk']}, {model['images']['size']} px photos, {model['classes']:,} classes"
+        + (f", and {model['enrolled']:,} enrolled since without training" if model["enrolled"] else ""),
         words if set(report["metrics"]) != {"image"} else "photos only: it does not look at words",
         f"{training.get('epochs', '?')} epochs, {training.get('workers', '?')} worker(s), "
         f"{training.get('seconds', '?')} s, learning rate {settings.get('learning_rate', '?')}, "
@@ -170,6 +186,8 @@ def model_card(report: dict[str, Any]) -> str:
         "logits divided by "
         + ", ".join(f"{model['temperature'][regime]:.3g} ({NAMES[regime]})" for regime in NAMES)
         + ", fitted on validation",
+        "called unknown below a probability of "
+        + ", ".join(f"{model['threshold'][regime]:.3g} ({NAMES[regime]})" for regime in NAMES),
     ]
     parts = [
         f"# Model card: {model['name']}",
@@ -181,15 +199,17 @@ def model_card(report: dict[str, Any]) -> str:
         f"## Figures\n\nOn {report['rows']['labelled']:,} labelled rows from {report['rows']['from']}, in percent, "
         f"with 95 % intervals.\n\n{_markdown_table(report['metrics'])}",
         *_gain_lines(report["gain_by_words"]),
+        *_open_set_lines(report["metrics"]),
         LIMITS,
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = ["| | rows | " + " | ".join(FIGURES.values()) + " |", "| --- " * (len(FIGURES) + 2) + "|"]
+    shown = columns(figures)
+    lines = ["| | rows | " + " | ".join(shown.values()) + " |", "| --- " * (len(shown) + 2) + "|"]
     for regime, values in figures.items():
-        cells = [f"{_percent(values[name])} {_bracket(values['ci95'].get(name))}".strip() for name in FIGURES]
+        cells = [f"{_percent(values[name])} {_bracket(values['ci95'].get(name))}".strip() for name in shown]
         lines.append(f"| {NAMES[regime]} | {values['rows']:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -201,6 +221,18 @@ def _gain_lines(gain: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if each["difference"] is not None
     ]
     return [f"Words beside the photo change top-1 on the same rows by, in points: {', '.join(told)}."] if told else []
+
+
+def _open_set_lines(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Known against unknown products, a line for each way of asking; none where all rows are of known ones."""
+    told = [
+        f"- {NAMES[regime]}: {values['unknown_labels']:,} of {values['rows']:,} rows; called unknown "
+        f"{_percent(values['refused'])} {_bracket(values['ci95']['refused'])}, AUROC {_percent(values['auroc'])}"
+        for regime, values in figures.items()
+        if values["unknown_labels"]
+    ]
+    head = "Products that the model does not know (percent; AUROC: how well being sure tells them from known ones):"
+    return ["\n".join([head, "", *told])] if told else []
 
 
 def _groups(report: dict[str, Any]) -> str:

@@ -100,7 +100,7 @@ def evaluate(
     table = _labelled(asked, rows)
     target = _target(table, bundle)
     answers = {
-        regime: Answers(target[there], *_ranked(table, regime, there))
+        regime: Answers(target[there], *_told(table, regime, there))
         for regime in REGIMES
         if regime in table.column_names and (there := _answered(table, regime)).any()
     }
@@ -156,7 +156,7 @@ def _gate_figures(
     for regime in [regime for regime in regimes if regime in table.column_names]:
         correct = np.zeros(table.num_rows, bool)
         there = _answered(table, regime)
-        correct[there] = Answers(target[there], *_ranked(table, regime, there)).correct
+        correct[there] = Answers(target[there], *_told(table, regime, there)).correct
         figures[regime] = {"top1": metrics.share(correct)[0], "tail": metrics.share(correct[tail])[0]}
     return figures
 
@@ -243,9 +243,9 @@ def _answered(table: pa.Table, regime: str) -> np.ndarray:
     return pc.is_valid(table[regime]).to_numpy()
 
 
-def _ranked(table: pa.Table, regime: str, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Classes and probabilities of the answered rows, [N, K] each."""
-    rows = int(there.sum())
-    columns = (table.filter(pa.array(there))[name] for name in (regime, f"{regime}_probability"))
-    top, probability = (pc.list_flatten(column).to_numpy().reshape(rows, -1) for column in columns)
-    return top, probability
+def _told(table: pa.Table, regime: str, there: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Classes and probabilities of the answered rows, [N, K] each, and whether they are refused, [N]."""
+    answered = table.filter(pa.array(there))
+    columns = (answered[name] for name in (regime, f"{regime}_probability"))
+    top, probability = (pc.list_flatten(column).to_numpy().reshape(answered.num_rows, -1) for column in columns)
+    return top, probability, answered[f"{regime}_refused"].to_numpy()

@@ -29,4 +29,8 @@ class Classifier(nn.Module):
     def forward(self, x_BD: Tensor) -> Tensor:
         """Logits z_BC, float32."""
         weight_CD = functional.normalize(self.weight, dim=1) if self.kind == "cosine" else self.weight
-        return functional.linear(x_BD, weight_CD).float() * self.log_scale.exp()
+        return self.plain(x_BD, weight_CD)
+
+    def plain(self, x_BD: Tensor, rows_CD: Tensor) -> Tensor:
+        """Logits of rows that are taken as they are."""
+        return functional.linear(x_BD, rows_CD).float() * self.log_scale.exp()

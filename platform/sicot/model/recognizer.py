@@ -25,6 +25,9 @@ class SICoT(nn.Module):
     """The recognizer. In training, calling it gives the loss parts; :meth:`answer` gives logits."""
 
     log_prior_C: Tensor
+    means_2CD: Tensor
+    """Each class's mean direction by its photos and by its words, which imprinted classes are compared with; see
+    :mod:`sicot.model.imprint`. Empty until training is over."""
 
     def __init__(self, config: ModelConfig, size: int, log_prior_C: Tensor, vectors_VE: Tensor, idf_V: Tensor):
         """
@@ -40,6 +43,7 @@ class SICoT(nn.Module):
         self.visual = Visual(config.visual, size, config.dimension)
         self.classifier = Classifier(config.classifier, len(log_prior_C), config.dimension, config.scale)
         self.register_buffer("log_prior_C", log_prior_C.clone())
+        self.register_buffer("means_2CD", torch.zeros(2, 0, config.dimension))
         if config.uses_words:
             self.semantic = WordAttention(config.attention, vectors_VE, idf_V, config.dimension)
             self.fusion = FUSIONS[config.fusion](config.dimension)
@@ -85,12 +89,17 @@ class SICoT(nn.Module):
         Raises:
             ValueError: neither photos nor words, or words alone for a visual-only model.
         """
+        x_BD, a_BS = self.feature(v_BD, words_BT)
+        return self.classifier(x_BD), a_BS
+
+    def feature(self, v_BD: Tensor | None, words_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What the classifier is shown for :meth:`answer`: x_BD, and the attention a_BS. Raises what it raises."""
         if v_BD is not None and (words_BT is None or not self.config.uses_words):
-            return self.classifier(v_BD), None
+            return v_BD, None
         if words_BT is None or not self.config.uses_words:
             raise ValueError("a photo is needed" + ("" if self.config.uses_words else ": this model is visual only"))
         t_BD, a_BS = self.semantic(words_BT, v_BD)
         if v_BD is None:
             v_BD = torch.zeros_like(t_BD)
         has_words_B1 = (words_BT > 0).any(1, keepdim=True)
-        return self.classifier(self.fusion(v_BD, t_BD, has_words_B1)), a_BS
+        return self.fusion(v_BD, t_BD, has_words_B1), a_BS

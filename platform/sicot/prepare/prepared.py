@@ -49,6 +49,7 @@ VOCABULARY = pa.schema([pa.field("word", pa.string()), pa.field("count", pa.int6
 QUARANTINE = pa.schema([pa.field(name, pa.string()) for name in ("id", "split", "reason", "detail")])
 
 GROUPS = ("head", "medium", "tail")
+ENROLLED = "enrolled"  # the group of classes that a bundle knows without training
 
 
 class Manifest(BaseModel):

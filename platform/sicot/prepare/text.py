@@ -11,13 +11,23 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import jieba
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from sicot.config import Text
 
 LONGEST_WORD = 64
 """Longer runs without a space are no words (base64, spam); they are cut here, characters."""
+
+
+def texts(column: Any) -> list[str | None]:
+    """Strings of an Arrow column; bytes in it that are no UTF-8 are replaced."""
+    values = pc.cast(column, pa.binary()).to_pylist()
+    return [None if value is None else value.decode(errors="replace") for value in values]
+
 
 # ---------------------------------------------------------------- normalise
 

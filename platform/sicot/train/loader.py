@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import itertools
 import multiprocessing
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -175,11 +175,25 @@ class TrainingBatches(IterableDataset):
         )
 
 
-def evaluation_batches(prepared: PreparedSet, split: str, batch_size: int, rank: int, world: int) -> Iterator[Batch]:
-    """Every row of the split exactly once over all ranks; ranks may differ by one row and so in their batches."""
+def evaluation_batches(
+    prepared: PreparedSet, split: str, batch_size: int, rank: int, world: int, most: int | None = None
+) -> Iterator[Batch]:
+    """Every row of the split exactly once over all ranks; ranks may differ by one row and so in their batches.
+
+    With ``most``, only the first so many rows of each class on this rank.
+    """
+    met: Counter[int] = Counter()
     rows = Rows(prepared, split)
     low, high = len(rows) * rank // world, len(rows) * (rank + 1) // world
     order = np.arange(len(rows.groups))
     for start in range(low, high, batch_size):
         table = rows.read(rows.stretch(order, start, min(start + batch_size, high)))
+        if most is not None:
+            keep = []
+            for label in table["label"].to_pylist():
+                met[label] += 1
+                keep.append(met[label] <= most)
+            table = table.filter(pa.array(keep))
+            if not table.num_rows:
+                continue
         yield collate(table, prepared.manifest.text.max_words)

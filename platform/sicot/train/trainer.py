@@ -81,7 +81,7 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
 
 def fingerprint(experiment: Experiment, prepared: PreparedSet) -> str:
     """Names what a training is of: the settings that shape its result, the trunk's first weights, the data."""
-    settings = experiment.model_dump(mode="json", include={"model": True, "train": True})
+    settings = experiment.model_dump(mode="json", include={"model": True, "train": True, "evaluate": {"known_kept"}})
     for name in ("gpu", "compile", "checkpoint_steps", "max_failures", "loader_threads"):
         del settings["train"][name]
     weights = settings["model"]["visual"]["weights"]
@@ -144,6 +144,7 @@ LOGGED = ("learning_rate", "images_per_s", "data_wait", "seconds")
 def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: str, settings: str) -> str:
     """Write the bundle from the last checkpoint."""
     model = worker.build(experiment, prepared)
+    model.means_2CD = torch.zeros(2, len(prepared.classes), experiment.model.dimension)
     with result.checkpoint.as_directory() as folder:
         model.load_state_dict(load_file(f"{folder}/weights.safetensors"))
     training = {
@@ -154,7 +155,7 @@ def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: s
         "images_per_s": round(result.metrics["images_per_s"], 1),
         "train": experiment.train.model_dump(mode="json"),
     }
-    info = bundle.write(place, experiment.name, model, prepared, result.metrics["temperature"], training)
+    info = bundle.write(place, experiment.name, model, prepared, result.metrics["calibration"], training)
     print(f"bundle: {place} (digest {info.digest[:12]})", flush=True)
     return place
 

@@ -23,6 +23,7 @@ from sicot.errors import UserError
 from sicot.model.recognizer import SICoT
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import weights
+from sicot.train.calibration import calibrate, class_sums
 from sicot.train.learner import Learner
 from sicot.train.loader import Batch, TrainingBatches, evaluation_batches
 
@@ -32,8 +33,6 @@ Report = Callable[[dict[str, Any], Save], None]
 
 Progress = Callable[[int, int, int], None]
 """Called after each step: epoch, steps done in it, steps in all."""
-
-CALIBRATION_ROWS = 4096
 
 
 @dataclass
@@ -131,17 +130,21 @@ def fit(
     model = learner.kept
     if at.best_state:
         model.load_state_dict(at.best_state)
-    temperature = calibrate(model, prepared, config.evaluate.batch_size) if rank == 0 else {}
+    measured = config.evaluate
+    sums_2CD = class_sums(model, prepared, measured.batch_size, rank, world)
+    means_2CD = functional.normalize(_sum_over_ranks(sums_2CD, device, world), dim=2)
+    calibration = calibrate(model, prepared, measured.batch_size, measured.known_kept) if rank == 0 else {}
 
     def save_final(folder: Path) -> None:
         save(folder)
         state = {
             name: value.detach().to("cpu", torch.float32).contiguous() for name, value in model.state_dict().items()
         }
-        save_file(state, folder / "weights.safetensors")
+        save_file({**state, "means_2CD": means_2CD.cpu()}, folder / "weights.safetensors")
 
     steady = {"images_per_s": statistics.median(at.speeds[1:] or at.speeds)} if at.speeds else {}
-    report({"final": True, "temperature": temperature, "epoch": at.epoch, "seconds": at.seconds, **steady}, save_final)
+    last = {"final": True, "calibration": calibration, "epoch": at.epoch, "seconds": at.seconds, **steady}
+    report(last, save_final)
     return model
 
 
@@ -217,40 +220,6 @@ def validate(
         scores[f"{regime}/tail"] = float(right_RC[r][tail_C].sum() / rows_C[tail_C].sum().clamp(min=1))
     scores["macro"] = sum(scores[f"{regime}/macro"] for regime in regimes) / len(regimes)
     return scores
-
-
-@torch.inference_mode()
-def calibrate(model: SICoT, prepared: PreparedSet, batch_size: int) -> dict[str, float]:
-    """For each regime the temperature with the least cross-entropy on validation (up to 4,096 rows).
-
-    Guo et al., 2017, "On Calibration of Modern Neural Networks". 1 where validation has no rows to tell.
-    """
-    model.eval()
-    logits: dict[str, list[Tensor]] = {"image": [], "image_text": [], "text": []}
-    labels: dict[str, list[Tensor]] = {regime: [] for regime in logits}
-    for batch in evaluation_batches(prepared, "val", batch_size, 0, 1):
-        batch = batch.to(model.log_prior_C.device)
-        v_BD, has_words_B = model.visual(batch.images_BHW3), (batch.words_BT > 0).any(1)
-        asked: dict[str, tuple[Tensor | None, Tensor | None]] = {"image": (v_BD, None)}
-        if model.config.uses_words and has_words_B.any():
-            words_BT = batch.words_BT[has_words_B]
-            asked |= {"image_text": (v_BD[has_words_B], words_BT), "text": (None, words_BT)}
-        for regime, question in asked.items():
-            logits[regime].append(model.answer(*question)[0].cpu())
-            labels[regime].append((batch.labels_B if regime == "image" else batch.labels_B[has_words_B]).cpu())
-        if sum(map(len, labels["image"])) >= CALIBRATION_ROWS:
-            break
-    return {
-        regime: best_temperature(torch.cat(logits[regime]), torch.cat(labels[regime])) if labels[regime] else 1.0
-        for regime in logits
-    }
-
-
-def best_temperature(z_NC: Tensor, labels_N: Tensor) -> float:
-    """The divisor of the logits with the least cross-entropy, from 0.1 to 10 in steps of 6 %."""
-    temperatures = torch.logspace(-1, 1, 81)
-    losses = [float(functional.cross_entropy(z_NC / t, labels_N)) for t in temperatures]
-    return float(temperatures[losses.index(min(losses))])
 
 
 def _seed(seed: int, epoch: int, step: int, rank: int) -> None:
