@@ -61,7 +61,7 @@ def _scores(bundle: str, prepared: PreparedSet, split: str) -> dict[str, dict[st
         if regime in answered.column_names:
             rows = answered.filter(pa.compute.is_valid(answered[regime]))
             top = np.stack(rows[regime].to_numpy())
-            answers = metrics.Answers(rows["label"].to_numpy(), top, np.ones_like(top, float))
+            answers = metrics.Answers(rows["label"].to_numpy(), top, np.ones_like(top, float), np.zeros(len(top), bool))
             said = metrics.summary(answers, prepared.classes.group)
             frequency = metrics.by_frequency(answers, prepared.classes.count)
             scores[regime] = {**{share: said[share] for share in SHARES}, "by_frequency": frequency}

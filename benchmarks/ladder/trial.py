@@ -96,7 +96,7 @@ def measure(trial: Trial, column: Column) -> dict[str, Any]:
     scores = {}
     for regime, z_NC in logits.items():
         top = z_NC.topk(1).indices.numpy()
-        answers = metrics.Answers(asked.labels_N.numpy(), top, np.ones_like(top, float))
+        answers = metrics.Answers(asked.labels_N.numpy(), top, np.ones_like(top, float), np.zeros(len(top), bool))
         said = metrics.summary(answers, prepared.classes.group)
         frequency = metrics.by_frequency(answers, prepared.classes.count)
         scores[names.get(regime, regime)] = {**{s: said[s] for s in SHARES}, "by_frequency": frequency}
