@@ -20,10 +20,11 @@ def show(experiment: Experiment, summary: dict[str, Any], dashboard: str) -> Non
     print(_row("photo, visual-only model", summary["baseline"]["image"]))
     for name, difference in summary["sicot_minus_visual"].items():
         regime = NAMES[name.removesuffix("_tail")]
-        interval = f" ± {100 * difference['ci95']:.1f}" if difference["seeds"] > 1 else ""
+        several = difference["seeds"] > 1
+        interval = f" ± {100 * difference['ci95']:.1f}" if several else ""
+        seeds = f"{difference['seeds']} seeds, 95 % interval" if several else "one seed, no interval"
         print(
-            f"   tail, SICoT ({regime}) minus visual only: {100 * difference['mean']:+.1f}{interval} points "
-            f"({difference['seeds']} seed(s), 95 % interval)"
+            f"   tail, SICoT ({regime}) minus visual only: {100 * difference['mean']:+.1f}{interval} points ({seeds})"
         )
     served, seconds = summary["served"], summary["seconds"]
     print(
