@@ -89,8 +89,12 @@ def with_words(rows: Rows, other: Rows, ids: dict[str, int]) -> Rows:
 def train(model: Model, settings: Train, task: Task, build: type[SICoT] = SICoT, begin: Begin = shuffled) -> SICoT:
     """A trained head: `settings.epochs` passes, a view of each photo by chance."""
     torch.manual_seed(settings.seed)
-    net = build(model, task.size, task.log_prior_C, task.vectors_VE, task.idf_V)
-    rows, size = task.train, settings.batch_size
+    return fit(build(model, task.size, task.log_prior_C, task.vectors_VE, task.idf_V), settings, task.train, begin)
+
+
+def fit(net: SICoT, settings: Train, rows: Rows, begin: Begin = shuffled) -> SICoT:
+    """Train what of ``net`` can be trained, with a schedule of its own."""
+    size = settings.batch_size
     steps = max(1, len(rows.ids) // size)
     learner = Learner(settings, net, settings.epochs * steps, torch.device("cpu"))
     for epoch in range(settings.epochs):

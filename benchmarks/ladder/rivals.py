@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.ladder.heads import Task, ask, shuffled, train
+from benchmarks.ladder.heads import Task, ask, fit, shuffled, train
 from benchmarks.ladder.rungs import VISUAL, change
 from sicot.config import Model, Train
 from sicot.model.recognizer import SICoT
@@ -115,16 +115,10 @@ def _defer(net: SICoT, labels_N: Tensor, done: float) -> Tensor:
     return shuffled(net, labels_N, done)
 
 
-def _retrain(net: SICoT, labels_N: Tensor, done: float) -> Tensor:
-    """cRT, Kang et al., 2020: in the last third a new classifier learns alone, from class-balanced samples."""
-    if done < 2 / 3:
-        return shuffled(net, labels_N, done)
-    if next(net.visual.project.parameters()).requires_grad:
-        net.visual.project.requires_grad_(False)
-        with torch.no_grad():
-            net.classifier.weight.normal_(0, 1 / math.sqrt(net.classifier.weight.shape[1]))
-    count = torch.bincount(labels_N)[labels_N].double()
-    return torch.multinomial(1 / count, len(labels_N), replacement=True)
+def _balanced(net: SICoT, labels_N: Tensor, done: float) -> Tensor:
+    """As many rows, each class as often."""
+    count_N = torch.bincount(labels_N)[labels_N].double()
+    return torch.multinomial(1 / count_N, len(labels_N), replacement=True)
 
 
 def _visual(model: Model, tau: float = 0.0, **changes: object) -> Model:
@@ -143,8 +137,15 @@ def ldam(model: Model, settings: Train, task: Task) -> Logits:
 
 
 def crt(model: Model, settings: Train, task: Task) -> Logits:
-    """Classifier re-training."""
-    return {"image": ask(train(_visual(model), settings, task, begin=_retrain), task.asked, "image")}
+    """Kang et al., 2020: for a third of the budget a new classifier learns alone, from class-balanced samples."""
+    last = max(1, settings.epochs // 3)
+    first = settings.model_copy(update={"epochs": max(1, settings.epochs - last)})
+    net = train(_visual(model), first, task)
+    net.visual.project.requires_grad_(False)
+    with torch.no_grad():
+        net.classifier.weight.normal_(0, 1 / math.sqrt(net.classifier.weight.shape[1]))
+    net = fit(net, settings.model_copy(update={"epochs": last}), task.train, _balanced)
+    return {"image": ask(net, task.asked, "image")}
 
 
 def paco(model: Model, settings: Train, task: Task) -> Logits:
