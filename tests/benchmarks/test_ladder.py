@@ -21,7 +21,7 @@ from sicot.train.features import Rows
 
 CLASSES, PER_CLASS, WIDTH, WORDS = 4, 12, 512, 9
 MODEL = config.Model(dimension=16, visual=config.Visual(trunk="squeezenet1_1", freeze=True))
-TRAIN = config.Train(epochs=24, batch_size=16, learning_rate=5e-3, precision="fp32")
+TRAIN = config.Train(epochs=24, batch_size=16, learning_rate=2e-2, precision="fp32")
 
 
 def rows(seed: int) -> Rows:
