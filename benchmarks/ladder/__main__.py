@@ -3,7 +3,8 @@
 Every rung and every rival trains on the same features of a frozen trunk (computed once, then cached): same steps,
 views and schedule. Without `--final` each is measured by five-fold cross-validation on the training split, which is
 what settings are chosen by; with it, each is trained on the whole training split once per seed, and the test split
-is read. What is finished is kept: the same command goes on where it was interrupted.
+is read. What is finished is kept: the same command goes on where it was interrupted (`--fresh` starts over, for when
+the code of the model has changed).
 
     python -m benchmarks.ladder --data fashion --folder /data --final
     python -m benchmarks.ladder --data synthetic --only default changed --change loss.distill=1 fusion=gate
@@ -55,7 +56,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--data", choices=data.COLUMNS, default="synthetic", help="data set")
     parser.add_argument("--folder", default=os.environ.get("SICOT_DATA", ""), help="where product data lies")
-    parser.add_argument("--weights", help="the trunk's weights; default: those in the folder, none for synthetic")
+    parser.add_argument("--weights", help="the trunk's weights; default: those in the folder, random for synthetic")
     parser.add_argument("--trunk", choices=("frozen", "finetune"), default="frozen", help="what is trained")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each rung with --final")
     parser.add_argument("--final", action="store_true", help="train on the whole training split, read the test split")
@@ -63,6 +64,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224, help="side of the photos, pixels")
     parser.add_argument("--views", type=int, default=3, help="views of each photo, the first as it is")
     parser.add_argument("--epochs", type=int, default=15, help="passes over the training split")
+    parser.add_argument("--fresh", action="store_true", help="train again what is finished")
     parser.add_argument("--change", nargs="*", default=[], help="also measure the shipped model with these changes")
     options = parser.parse_args()
     if options.weights is None and options.data != "synthetic":
@@ -75,7 +77,10 @@ def _frozen(options: argparse.Namespace, sets: dict[str, PreparedSet]) -> Iterat
     torch.set_num_threads(record.cores())
     columns = trial.columns(sets, options, f"{FOLDER}/features")
     trials = list(_trials(options, columns))
-    results = _run(trials, columns, Path(FOLDER) / f"{options.data}-results.json")
+    note = Path(FOLDER) / f"{options.data}-results.json"
+    if options.fresh:
+        note.unlink(missing_ok=True)
+    results = _run(trials, columns, note)
     for each in trials:
         result = results[each.key(columns[each.column])]
         yield Measured(each.name, each.column, result["scores"], result["seconds"])
@@ -83,7 +88,8 @@ def _frozen(options: argparse.Namespace, sets: dict[str, PreparedSet]) -> Iterat
 
 def _trials(options: argparse.Namespace, columns: dict[str, Column]) -> Iterator[Trial]:
     shipped = config.Model()
-    base = shipped.model_copy(update={"visual": shipped.visual.model_copy(update={"freeze": True})})
+    trunk = shipped.visual.model_copy(update={"freeze": True, "weights": options.weights})
+    base = shipped.model_copy(update={"visual": trunk})
     models = {**rungs(base), **dict.fromkeys(RIVALS, base)}
     if options.change:
         models["changed"] = change(base, **_changes(options.change))
@@ -136,6 +142,8 @@ def _run(trials: list[Trial], columns: dict[str, Column], note: Path) -> dict[st
 
 def _tuned(options: argparse.Namespace, sets: dict[str, PreparedSet]) -> Iterator[Measured]:
     """The whole network, all cores a training; without `--final` measured on validation."""
+    if options.fresh:
+        storage.delete_folder(f"{FOLDER}/tuned-{options.data}")
     train = config.Train(workers=record.cores(), epochs=options.epochs, batch_size=64 // record.cores())
     trials = list(finetune.trials(sets, options.weights, train, options.seeds, options.only))
     for number, (rung, column, experiment) in enumerate(trials, 1):

@@ -59,6 +59,7 @@ def columns(sets: dict[str, PreparedSet], options: argparse.Namespace, cache: st
     """The data set by text column; the test split is left unread but for `--final`."""
     splits = ("train", "val", "test") if options.final else ("train", "val")
     visual = config.Visual(weights=options.weights, freeze=True)
+    torch.manual_seed(0)  # of a trunk without weights
     rows = {
         column: features.load(prepared, visual, config.Augment(), options.views, cache, splits)
         for column, prepared in sets.items()
