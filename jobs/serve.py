@@ -9,6 +9,7 @@ On a cluster: `serve deploy serve_apps/local.yaml`.
 from __future__ import annotations
 
 import signal
+import time
 
 from serve_apps import recognizer
 from sicot import cluster, config
@@ -30,11 +31,12 @@ def main() -> None:
     settings = job.serve.model_copy(update={"model": job.model} if job.model else {})
     with cluster.session(settings.replicas + 2):
         url = recognizer.start(settings, job.tracking_uri)
-        print(f"{settings.model} is served\n  page  {url}/\n  docs  {url}/docs\n  stop  Ctrl-C", flush=True)
         for stop in (signal.SIGINT, signal.SIGTERM):  # Ray has put handlers of its own in place
             signal.signal(stop, signal.default_int_handler)
         try:
-            signal.pause()
+            print(f"{settings.model} is served\n  page  {url}/\n  docs  {url}/docs\n  stop  Ctrl-C", flush=True)
+            while True:  # signal.pause() would sleep through a signal that comes just before it
+                time.sleep(1)
         finally:
             server.stop()
 

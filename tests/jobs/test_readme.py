@@ -143,13 +143,12 @@ def served(demo: Path) -> Iterator[Path]:
             ["bash", "-c", f"exec {sys.executable} {command.removeprefix('python')}"], cwd=demo, stdout=log, stderr=log
         )
     try:
-        for _ in range(120):
+        deadline = time.monotonic() + 120
+        while "Ctrl-C" not in (demo / "serve.log").read_text():  # from then on Ctrl-C is heard
+            assert process.poll() is None, (demo / "serve.log").read_text()
+            assert time.monotonic() < deadline
             time.sleep(0.5)
-            try:
-                if httpx.get("http://127.0.0.1:8000/readyz").status_code == 200:
-                    break
-            except httpx.HTTPError:
-                assert process.poll() is None, (demo / "serve.log").read_text()
+        assert httpx.get("http://127.0.0.1:8000/readyz").status_code == 200
         yield demo
     finally:
         process.send_signal(signal.SIGINT)
