@@ -88,7 +88,7 @@ def _frozen(options: argparse.Namespace, sets: dict[str, PreparedSet]) -> Iterat
 
 def _trials(options: argparse.Namespace, columns: dict[str, Column]) -> Iterator[Trial]:
     shipped = config.Model()
-    trunk = shipped.visual.model_copy(update={"freeze": True, "weights": options.weights})
+    trunk = shipped.visual.model_copy(update={"freeze": True, "dropout": 0.4, "weights": options.weights})
     base = shipped.model_copy(update={"visual": trunk})
     models = {**rungs(base), **dict.fromkeys(RIVALS, base)}
     if options.change:

@@ -212,7 +212,7 @@ class Visual(Section):
     freeze: bool = False
     """Keep the trunk's weights and batch statistics as they are; train only what stands on it."""
     dropout: Share = 0.0
-    """Dropout on the trunk's features."""
+    """Dropout on the trunk's features; a trunk that is kept as it is wants much, 0.4 or so."""
 
 
 class Attention(Section):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sicot import config
+from sicot.model import losses
 from sicot.model.recognizer import SICoT
 from sicot.model.visual import build_trunk, trunks
 
@@ -164,3 +165,14 @@ def test_features_of_a_photo_stand_in_for_it() -> None:
     net = model()
     images_BHW3 = torch.randint(0, 256, (3, SIZE, SIZE, 3), dtype=torch.uint8)
     assert torch.equal(net.visual(net.visual.features(images_BHW3)), net.visual(images_BHW3))
+
+
+def test_the_mixed_stream_teaches_with_the_class_prior_as_both_streams_are_trained() -> None:
+    loss = config.Loss(distill=1.0)
+    net = model(loss=loss, word_dropout=0.0, text_dropout=0.0, image_dropout=0.0)
+    net.log_prior_C.copy_(torch.linspace(-4, -0.5, CLASSES))
+    images_BHW3, words_BT = photos(4), torch.tensor([[1, 2], [3, 0], [4, 5], [0, 0]])
+    z_v_BC, z_m_BC = (answer(net, images_BHW3, words)[0] + net.log_prior_C for words in (None, words_BT))
+    part = net(images_BHW3, words_BT, torch.arange(4))["distill"]
+    torch.testing.assert_close(part, losses.distillation(z_m_BC, z_v_BC))
+    assert not torch.isclose(part, losses.distillation(z_m_BC - net.log_prior_C, z_v_BC - net.log_prior_C))

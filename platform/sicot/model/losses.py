@@ -17,7 +17,11 @@ def adjusted_cross_entropy(z_BC: Tensor, labels_B: Tensor, log_prior_C: Tensor, 
 
 
 def distillation(teacher_BC: Tensor, student_BC: Tensor) -> Tensor:
-    """KL(softmax(teacher) ‖ softmax(student)), the mean over the batch; no gradient reaches the teacher."""
+    """KL(softmax(teacher) ‖ softmax(student)), the mean over the batch; no gradient reaches the teacher.
+
+    Both are to be given with the class prior, as in :func:`adjusted_cross_entropy`: without it a teacher that is sure
+    of frequent classes acts as plain cross-entropy, and undoes what the adjustment does for rare ones (measured).
+    """
     return functional.kl_div(
         student_BC.log_softmax(1), teacher_BC.detach().log_softmax(1), reduction="batchmean", log_target=True
     )

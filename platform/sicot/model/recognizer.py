@@ -68,7 +68,8 @@ class SICoT(nn.Module):
         # the sum over no rows keeps the parameters in the graph of every rank
         parts["text"] = self._cross_entropy(z_t_BC, labels_B[has_words_B]) if len(z_t_BC) else z_t_BC.sum()
         if weights.distill:
-            parts["distill"] = losses.distillation(z_m_BC, z_v_BC)
+            adjustment_C = self.config.loss.tau * self.log_prior_C
+            parts["distill"] = losses.distillation(z_m_BC + adjustment_C, z_v_BC + adjustment_C)
         if weights.contrast:
             parts["contrast"] = losses.contrast(v_BD, t_BD, labels_B, has_words_B, weights.contrast_temperature)
         return {"loss": torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum(), **parts}
