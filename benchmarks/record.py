@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def cores() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, GPU if PyTorch is in use and sees one, load, Python."""
+    """Processor, cores, memory, GPU if PyTorch is in use and sees one, load, Python, commit."""
     about: dict[str, Any] = {"cpu": _processor(), "cores": cores()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         about["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
@@ -61,7 +62,16 @@ def machine() -> dict[str, Any]:
             about["gpu"] = torch.cuda.get_device_name()
     if hasattr(os, "getloadavg"):
         about["load"] = round(os.getloadavg()[0], 1)  # of the last minute, the benchmark's own included
-    return {**about, "python": platform.python_version()}
+    return {**about, "python": platform.python_version(), **_commit()}
+
+
+def _commit() -> dict[str, str]:
+    """The code's commit, marked if files differ from it; nothing outside a checkout."""
+    try:
+        git = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        return {"commit": subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
 
 
 def _processor() -> str:
