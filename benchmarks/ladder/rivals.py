@@ -9,11 +9,13 @@ B batch, N rows, C classes, D feature dimension.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -55,7 +57,9 @@ def _fit(x: dict[str, Any], labels: np.ndarray, task: Task, strengths: tuple[flo
         steps = [LogisticRegression(C=strength, class_weight="balanced", max_iter=60)]
         if isinstance(x["train"], np.ndarray):
             steps = [StandardScaler(), *steps]
-        fitted = make_pipeline(*steps).fit(x["train"], labels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # 60 steps are its budget
+            fitted = make_pipeline(*steps).fit(x["train"], labels)
         right = float((fitted.predict(x["val"]) == task.val.labels_N.numpy()).mean())
         if right > best:
             best, kept = right, fitted
