@@ -11,9 +11,9 @@ import pyarrow as pa
 import ray
 
 from benchmarks.ladder.rungs import rungs
-from benchmarks.ladder.table import SHARES, Measured
+from benchmarks.ladder.table import Measured, score
 from sicot import config, storage
-from sicot.evaluate import ask, metrics
+from sicot.evaluate import ask
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import trainer
 
@@ -60,9 +60,6 @@ def _scores(bundle: str, prepared: PreparedSet, split: str) -> dict[str, dict[st
     for regime in ask.REGIMES:
         if regime in answered.column_names:
             rows = answered.filter(pa.compute.is_valid(answered[regime]))
-            top = np.stack(rows[regime].to_numpy())
-            answers = metrics.Answers(rows["label"].to_numpy(), top, np.ones_like(top, float), np.zeros(len(top), bool))
-            said = metrics.summary(answers, prepared.classes.group)
-            frequency = metrics.by_frequency(answers, prepared.classes.count)
-            scores[regime] = {**{share: said[share] for share in SHARES}, "by_frequency": frequency}
+            first = np.array([ranked[0] for ranked in rows[regime].to_pylist()])
+            scores[regime] = score(rows["label"].to_numpy(), first, prepared.classes)
     return scores

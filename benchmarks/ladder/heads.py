@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from sicot.config import Model, Train
+from sicot.model.attention import pad
 from sicot.model.recognizer import SICoT
 from sicot.train.features import Rows
 from sicot.train.learner import Learner
-from sicot.train.loader import Batch, pad
+from sicot.train.loader import Batch
 
 Begin = Callable[[SICoT, Tensor, float], Tensor]
 """Called before each epoch with the model, labels_N and the share of training that is done; gives the rows' order."""

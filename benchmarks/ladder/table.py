@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record
+from sicot.evaluate import metrics
+from sicot.prepare.prepared import Classes
 from sicot.train.compare import paired_difference
 
 SHARES = ("top1", "head", "medium", "tail", "macro")
@@ -23,6 +25,14 @@ class Measured:
     column: str
     scores: dict[str, dict[str, Any]]
     seconds: float
+
+
+def score(labels: np.ndarray, first: np.ndarray, classes: Classes) -> dict[str, Any]:
+    """Figures of one way of asking, from true and answered class of each row, int [N]: as in `Measured.scores`."""
+    sure, refused = np.ones((len(first), 1)), np.zeros(len(first), bool)  # the ladder looks at neither
+    answers = metrics.Answers(labels, first[:, None], sure, refused)
+    said = metrics.summary(answers, classes.group)
+    return {**{share: said[share] for share in SHARES}, "by_frequency": metrics.by_frequency(answers, classes.count)}
 
 
 def rows(measured: list[Measured], columns: list[str]) -> list[dict[str, Any]]:

@@ -15,9 +15,8 @@ import torch
 from benchmarks.ladder import heads
 from benchmarks.ladder.rivals import RIVALS
 from benchmarks.ladder.rungs import TWO, TwoClassifiers
-from benchmarks.ladder.table import SHARES
+from benchmarks.ladder.table import score
 from sicot import config
-from sicot.evaluate import metrics
 from sicot.model.recognizer import SICoT
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import features
@@ -94,13 +93,11 @@ def measure(trial: Trial, column: Column) -> dict[str, Any]:
     logits = _answers(trial, task, heads.select(column.other[split], asked.ids) if column.other else None)
     label = trial.column if trial.column != "title" else "text"
     names = {"both": f"image_{label}", "late": f"image_{label}", "swapped": "image_text_30_swapped"}
-    scores = {}
-    for regime, z_NC in logits.items():
-        top = z_NC.topk(1).indices.numpy()
-        answers = metrics.Answers(asked.labels_N.numpy(), top, np.ones_like(top, float), np.zeros(len(top), bool))
-        said = metrics.summary(answers, prepared.classes.group)
-        frequency = metrics.by_frequency(answers, prepared.classes.count)
-        scores[names.get(regime, regime)] = {**{s: said[s] for s in SHARES}, "by_frequency": frequency}
+    labels = asked.labels_N.numpy()
+    scores = {
+        names.get(regime, regime): score(labels, z_NC.argmax(1).numpy(), prepared.classes)
+        for regime, z_NC in logits.items()
+    }
     return {"scores": scores, "seconds": time.perf_counter() - begun}
 
 

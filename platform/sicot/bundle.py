@@ -35,6 +35,7 @@ from torch import Tensor
 from sicot import config, enrolled, storage
 from sicot.enrolled import Enrolled
 from sicot.errors import UserError
+from sicot.model.attention import pad
 from sicot.model.imprint import log_odds
 from sicot.model.recognizer import SICoT
 from sicot.prepare import images
@@ -272,10 +273,7 @@ class Bundle:
 
     def pad(self, words: Sequence[Sequence[int]]) -> Tensor:
         """Word ids of several products → words_BT, int64, filled up with 0 = no word."""
-        words_BT = torch.zeros(len(words), self.info.text.max_words, dtype=torch.long)
-        for row, ids in enumerate(words):
-            words_BT[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
-        return words_BT
+        return pad(words, self.info.text.max_words)
 
     def _answer(self, item: Item, p: list[float], classes: list[int], weights: list[float] | None) -> Answer:
         ranked = [Ranked(self.classes.labels[c], probability) for probability, c in zip(p, classes, strict=True)]

@@ -14,10 +14,20 @@ B batch, T words of a product, V vocabulary, E word dimension, D feature dimensi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from sicot.config import Attention as AttentionConfig
+
+
+def pad(words: Sequence[Sequence[int]], length: int) -> Tensor:
+    """Word ids of several products → words_BT, int64, filled up with 0 = no word to T = ``length``."""
+    words_BT = torch.zeros(len(words), length, dtype=torch.long)
+    for row, ids in enumerate(words):
+        words_BT[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+    return words_BT
 
 
 class WordAttention(nn.Module):

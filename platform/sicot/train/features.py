@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
@@ -27,11 +28,12 @@ from tqdm import tqdm
 from sicot import storage
 from sicot.config import Augment, Train, Visual
 from sicot.model import visual
+from sicot.model.attention import pad
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import weights
 from sicot.train.augment import augment
 from sicot.train.learner import half_precision
-from sicot.train.loader import decode, pad
+from sicot.train.loader import decode
 
 PART = 2048  # photos of a file
 BATCH = 64
@@ -61,14 +63,15 @@ def load(
     place = Path(folder) / _key(trunk, config.trunk, prepared.manifest.images.size, changes, views)
     tables = {split: pa.concat_tables(map(storage.read_table, prepared.uris(split))) for split in splits}
     photos = pa.chunked_array([chunk for table in tables.values() for chunk in table["image"].chunks])
-    _extract(trunk, photos, changes, views, place)
+    hashes = {split: _hashes(table["image"]) for split, table in tables.items()}
+    _extract(trunk, photos, torch.cat(list(hashes.values())), changes, views, place)
     parts = [load_file(path) for path in sorted(place.glob("*.safetensors"))]
     known, features_MWF = (torch.cat([part[name] for part in parts]) for name in ("photo", "features"))
     known, order = known.sort()
     return {
         split: Rows(
             table["id"].to_pylist(),
-            features_MWF[order[torch.searchsorted(known, _hashes(table["image"]))]],
+            features_MWF[order[torch.searchsorted(known, hashes[split])]],
             table["tokens"].to_pylist(),
             pad(table["words"].to_pylist(), prepared.manifest.text.max_words),
             torch.from_numpy(table["label"].to_numpy().astype(np.int64)),
@@ -91,10 +94,15 @@ def _hashes(photos: pa.ChunkedArray) -> Tensor:
     return torch.from_numpy(np.frombuffer(digests, np.int64).copy())
 
 
-def _extract(trunk: visual.Visual, photos: pa.ChunkedArray, changes: Augment, views: int, place: Path) -> None:
+def _extract(
+    trunk: visual.Visual, photos: pa.ChunkedArray, hashes_N: Tensor, changes: Augment, views: int, place: Path
+) -> None:
     """Write the features of all photos that have none yet, `PART` photos a file."""
-    known = {photo for path in place.glob("*.safetensors") for photo in load_file(path)["photo"].tolist()}
-    missing = {photo: row for row, photo in enumerate(_hashes(photos).tolist()) if photo not in known}
+    known: set[int] = set()
+    for path in place.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:  # of the file, the hashes alone are read
+            known.update(file.get_tensor("photo").tolist())
+    missing = {photo: row for row, photo in enumerate(hashes_N.tolist()) if photo not in known}
     if not missing:
         return
     place.mkdir(parents=True, exist_ok=True)

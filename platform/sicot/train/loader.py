@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from sicot.model.attention import pad
 from sicot.prepare.prepared import PreparedSet
 
 WINDOW = 8192  # rows shuffled together
@@ -56,14 +57,6 @@ def decode(photos: pa.ChunkedArray) -> Tensor:
     """images_BHW3, uint8, of prepared photos."""
     decoded = [np.asarray(Image.open(io.BytesIO(photo.as_buffer())).convert("RGB")) for photo in photos]
     return torch.from_numpy(np.stack(decoded))
-
-
-def pad(words: list[list[int]], max_words: int) -> Tensor:
-    """words_BT, int64, filled up with 0 = no word."""
-    words_BT = torch.zeros(len(words), max_words, dtype=torch.long)
-    for row, ids in enumerate(words):
-        words_BT[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
-    return words_BT
 
 
 class Rows:
