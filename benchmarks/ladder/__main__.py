@@ -142,15 +142,14 @@ def _run(trials: list[Trial], columns: dict[str, Column], note: Path) -> dict[st
 
 def _tuned(options: argparse.Namespace, sets: dict[str, PreparedSet]) -> Iterator[Measured]:
     """The whole network, all cores a training; without `--final` measured on validation."""
+    folder = str(Path(FOLDER).absolute() / f"tuned-{options.data}")  # Ray Train takes no other
     if options.fresh:
-        storage.delete_folder(f"{FOLDER}/tuned-{options.data}")
+        storage.delete_folder(folder)
     train = config.Train(workers=record.cores(), epochs=options.epochs, batch_size=64 // record.cores())
     trials = list(finetune.trials(sets, options.weights, train, options.seeds, options.only))
     for number, (rung, column, experiment) in enumerate(trials, 1):
         print(f"\n── {number}/{len(trials)} {rung}, {column}, seed {experiment.train.seed}", flush=True)
-        yield finetune.measure(
-            rung, experiment, sets, column, "test" if options.final else "val", f"{FOLDER}/tuned-{options.data}"
-        )
+        yield finetune.measure(rung, experiment, sets, column, "test" if options.final else "val", folder)
 
 
 def _track(options: argparse.Namespace, rows: list[dict[str, Any]], place: Path) -> None:
