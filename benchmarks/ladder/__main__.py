@@ -46,7 +46,7 @@ def main() -> None:
     rows = table.rows(measured, list(sets))
     print(table.by_regime(rows))
     place = record.record(f"ladder-{options.data}-{options.trunk}" + ("" if options.final else "-cv"), rows)
-    plot.draw(table.curves(measured), options.data).savefig(place.with_suffix(".png"), dpi=120)
+    plot.draw(table.curves(measured, list(sets)), options.data).savefig(place.with_suffix(".png"), dpi=120)
     _track(options, rows, place)
 
 

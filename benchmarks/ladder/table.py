@@ -36,7 +36,17 @@ def score(labels: np.ndarray, first: np.ndarray, classes: Classes) -> dict[str, 
 
 
 def rows(measured: list[Measured], columns: list[str]) -> list[dict[str, Any]]:
-    """A row per rung and regime, means over its trainings in percent; ``ci95`` is the half-width of that of `all`.
+    """A row per rung and regime, means over its trainings in percent; ``ci95`` is the half-width of that of `all`."""
+    return [
+        {"rung": rung, "regime": regime, "trained_on": column, **_figures(results)}
+        for (rung, regime, column), results in _named(measured, columns).items()
+    ]
+
+
+def _named(
+    measured: list[Measured], columns: list[str]
+) -> dict[tuple[str, str, str], list[tuple[dict[str, Any], float]]]:
+    """Scores and seconds by rung, regime and the text column that was trained on.
 
     A regime's row is of the model trained on the column that it is asked with, the catalogue's own title where that
     is open. `default, one model` is the model of full titles, asked in every regime; answers without the column of
@@ -53,10 +63,7 @@ def rows(measured: list[Measured], columns: list[str]) -> list[dict[str, Any]]:
                 own = each.column == columns[0] or regime == f"image_{each.column}"
                 name = each.rung if own else f"{each.rung}, trained on {each.column}"
                 found[name, regime, each.column].append(result)
-    return [
-        {"rung": rung, "regime": regime, "trained_on": column, **_figures(results)}
-        for (rung, regime, column), results in found.items()
-    ]
+    return found
 
 
 def _figures(results: list[tuple[dict[str, Any], float]]) -> dict[str, Any]:
@@ -81,12 +88,13 @@ def by_regime(rows: list[dict[str, Any]]) -> str:
     return "\n" + record.table(list(lines.values()))
 
 
-def curves(measured: list[Measured]) -> dict[str, dict[float, float]]:
-    """Top-1 by training rows of a class, the mean over trainings, under "rung: regime"."""
-    found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for each in measured:
-        for regime, scores in each.scores.items():
+def curves(measured: list[Measured], columns: list[str]) -> dict[str, dict[float, float]]:
+    """Top-1 by training rows of a class, the mean over trainings, under "rung: regime" as in :func:`rows`."""
+    drawn = {}
+    for (rung, regime, _), results in _named(measured, columns).items():
+        found: dict[float, list[float]] = defaultdict(list)
+        for scores, _ in results:
             for part in scores["by_frequency"]:
-                middle = (max(part["low"], 0.5) * max(part["high"], 0.5)) ** 0.5
-                found[f"{each.rung}: {regime}"][middle].append(part["top1"])
-    return {name: {x: float(np.mean(y)) for x, y in sorted(curve.items())} for name, curve in found.items()}
+                found[(max(part["low"], 0.5) * max(part["high"], 0.5)) ** 0.5].append(part["top1"])
+        drawn[f"{rung}: {regime}"] = {x: float(np.mean(y)) for x, y in sorted(found.items())}
+    return drawn

@@ -112,7 +112,10 @@ def test_a_row_says_what_trained_it_and_is_the_mean_over_its_trainings() -> None
     assert found["default", "image_title_nolabel"] == (80.0, "title_nolabel", 1)
     assert found["default, one model", "image_title_nolabel"] == (10.0, "title", 2)
     assert found["default, trained on title_nolabel", "image"] == (40.0, "title_nolabel", 1)
-    assert list(table.curves(measured)["default: image_text"].items()) == [(28**0.5, pytest.approx(0.6))]
+    curves = table.curves(measured, ["title", "title_nolabel"])  # the plot shows what the table says
+    assert list(curves["default: image_text"].items()) == [(28**0.5, pytest.approx(0.6))]
+    assert list(curves["default: image"].values()) == [pytest.approx(0.6)]
+    assert list(curves["default: image_title_nolabel"].values()) == [pytest.approx(0.8)]
     assert "60.0 ± " in table.by_regime(table.rows(measured, ["title", "title_nolabel"]))
 
 
