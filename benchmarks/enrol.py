@@ -141,7 +141,7 @@ def main() -> None:
     options = arguments()
     flags = ["--preset", PRESETS[options.data], "--train.epochs", str(options.epochs)]
     flags += ["--catalogue.path", f"{options.path}/*.parquet"] if options.path else []
-    flags += ["--model.visual.weights", options.weights, "--model.visual.freeze"] if options.weights else []
+    flags += ["--model.visual.weights", options.weights, "--model.visual.freeze", "1"] if options.weights else []
     experiment, most = config.load(config.Experiment, flags), max(options.photos)
     with tempfile.TemporaryDirectory(prefix="sicot-benchmark-") as place, cluster.session():
         batches: Any = sources.read(experiment.catalogue).iter_batches(batch_size=None, batch_format="pyarrow")

@@ -88,7 +88,7 @@ def _frozen(options: argparse.Namespace, sets: dict[str, PreparedSet]) -> Iterat
 
 def _trials(options: argparse.Namespace, columns: dict[str, Column]) -> Iterator[Trial]:
     shipped = config.Model()
-    trunk = shipped.visual.model_copy(update={"freeze": True, "dropout": 0.4, "weights": options.weights})
+    trunk = shipped.visual.model_copy(update={"freeze": 1.0, "dropout": 0.4, "weights": options.weights})
     base = shipped.model_copy(update={"visual": trunk})
     models = {**rungs(base), **dict.fromkeys(RIVALS, base)}
     if options.change:
@@ -145,7 +145,9 @@ def _tuned(options: argparse.Namespace, sets: dict[str, PreparedSet]) -> Iterato
     folder = str(Path(FOLDER).absolute() / f"tuned-{options.data}")  # Ray Train takes no other
     if options.fresh:
         storage.delete_folder(folder)
-    train = config.Train(workers=record.cores(), epochs=options.epochs, batch_size=64 // record.cores())
+    train = config.Train(
+        workers=record.cores(), epochs=options.epochs, batch_size=64 // record.cores(), trunk_rate=0.1
+    )
     trials = list(finetune.trials(sets, options.weights, train, options.seeds, options.only))
     for number, (rung, column, experiment) in enumerate(trials, 1):
         print(f"\n── {number}/{len(trials)} {rung}, {column}, seed {experiment.train.seed}", flush=True)

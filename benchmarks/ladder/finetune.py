@@ -18,6 +18,8 @@ from sicot.prepare.prepared import PreparedSet
 from sicot.train import trainer
 
 RUNGS = ("1 visual, logit-adjusted", "5 bilinear attention, sum", "default")
+TRUNK = {"freeze": 0.75, "dropout": 0.2}
+"""Of every rung: with the earlier layers kept, twice as many pixels cost as much, and pay more (measured)."""
 
 
 def trials(
@@ -25,7 +27,7 @@ def trials(
 ) -> Iterator[tuple[str, str, config.Experiment]]:
     """Rung, text column and settings of each training."""
     shipped = config.Model()
-    base = shipped.model_copy(update={"visual": shipped.visual.model_copy(update={"weights": weights})})
+    base = shipped.model_copy(update={"visual": shipped.visual.model_copy(update={"weights": weights, **TRUNK})})
     for rung, model in rungs(base).items():
         if rung not in RUNGS or (only and not any(part in rung for part in only)):
             continue

@@ -14,7 +14,14 @@ from sicot.prepare.prepared import Classes
 from sicot.train.compare import paired_difference
 
 SHARES = ("top1", "head", "medium", "tail", "macro")
-REGIMES = ("image", "image_text", "image_title_nolabel", "text")
+REGIMES = (
+    "image",
+    "image_text",
+    "image_text_30_swapped",
+    "image_title_nolabel",
+    "image_title_nolabel_30_swapped",
+    "text",
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ def _named(
             if each.rung == "default" and each.column == columns[0] and len(columns) > 1:
                 found["default, one model", regime, each.column].append(result)
             if not foreign:
-                own = each.column == columns[0] or regime == f"image_{each.column}"
+                own = each.column == columns[0] or regime.startswith(f"image_{each.column}")
                 name = each.rung if own else f"{each.rung}, trained on {each.column}"
                 found[name, regime, each.column].append(result)
     return found
@@ -80,10 +87,11 @@ def _figures(results: list[tuple[dict[str, Any], float]]) -> dict[str, Any]:
 
 def by_regime(rows: list[dict[str, Any]]) -> str:
     """One line a rung, all / tail in each regime: what a person reads first."""
+    regimes = [regime for regime in REGIMES if any(row["regime"] == regime for row in rows)]
     lines: dict[str, dict[str, Any]] = {}
     for row in rows:
-        if row["regime"] in REGIMES:
-            line = lines.setdefault(row["rung"], {"all / tail, %": row["rung"], **dict.fromkeys(REGIMES, "")})
+        if row["regime"] in regimes:
+            line = lines.setdefault(row["rung"], {"all / tail, %": row["rung"], **dict.fromkeys(regimes, "")})
             line[row["regime"]] = f"{row['all']} ± {row['ci95']} / {row['tail']}"
     return "\n" + record.table(list(lines.values()))
 

@@ -57,7 +57,7 @@ class Trial:
 def columns(sets: dict[str, PreparedSet], options: argparse.Namespace, cache: str) -> dict[str, Column]:
     """The data set by text column; the test split is left unread but for `--final`."""
     splits = ("train", "val", "test") if options.final else ("train", "val")
-    visual = config.Visual(weights=options.weights, freeze=True)
+    visual = config.Visual(weights=options.weights, freeze=1)
     torch.manual_seed(0)  # of a trunk without weights
     rows = {
         column: features.load(prepared, visual, config.Augment(), options.views, cache, splits)
@@ -79,7 +79,7 @@ def measure(trial: Trial, column: Column) -> dict[str, Any]:
     prepared, seed = column.prepared, trial.train.seed
     train, asked, split = column.rows["train"], column.rows.get("test"), "test"
     if not trial.final or asked is None:
-        inside, outside = fold(train.labels_N.numpy(), seed)
+        inside, outside = fold(train.ids, train.labels_N.numpy(), seed)
         train, asked, split = heads.take(train, inside), heads.take(train, outside), "train"
     task = heads.Task(
         prepared.manifest.images.size,
@@ -92,7 +92,7 @@ def measure(trial: Trial, column: Column) -> dict[str, Any]:
     )
     logits = _answers(trial, task, heads.select(column.other[split], asked.ids) if column.other else None)
     label = trial.column if trial.column != "title" else "text"
-    names = {"both": f"image_{label}", "late": f"image_{label}", "swapped": "image_text_30_swapped"}
+    names = {"both": f"image_{label}", "late": f"image_{label}", "swapped": f"image_{label}_30_swapped"}
     labels = asked.labels_N.numpy()
     scores = {
         names.get(regime, regime): score(labels, z_NC.argmax(1).numpy(), prepared.classes)
@@ -108,18 +108,22 @@ def _answers(trial: Trial, task: heads.Task, other: features.Rows | None) -> dic
     logits = {"image": heads.ask(net, task.asked, "image")}
     if trial.model.uses_words and (task.asked.words_NT > 0).any():
         logits |= {"both": heads.ask(net, task.asked, "both"), "text": heads.ask(net, task.asked, "text")}
-        if trial.name == "default" and trial.column == "title":
+        if trial.name in ("default", "changed"):
             logits["swapped"] = heads.ask(net, heads.swapped(task.asked, SWAPPED), "both")
-            if other is not None:
+            if other is not None and trial.column == "title":
                 logits["image_title_nolabel"] = heads.ask(net, other, "both")
     return logits
 
 
-def fold(labels: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the rows to train on, and of those held out: a fifth of each class, the same split for every rung."""
+def fold(ids: list[str], labels: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the rows to train on, and of those held out: a fifth of each class, dealt by the rows' ids.
+
+    So every rung has the same folds, also where its text column comes in another order.
+    """
     random = np.random.default_rng(0)
     part = np.zeros(len(labels), int)
+    by_id = np.argsort(np.array(ids))
     for label in np.unique(labels):
-        rows = random.permutation(np.flatnonzero(labels == label))
+        rows = random.permutation(by_id[labels[by_id] == label])
         part[rows] = (np.arange(len(rows)) + random.integers(FOLDS)) % FOLDS
     return np.flatnonzero(part != number % FOLDS), np.flatnonzero(part == number % FOLDS)

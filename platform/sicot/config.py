@@ -209,8 +209,8 @@ class Visual(Section):
     """Any torchvision classifier by its name."""
     weights: str | None = None
     """Weights of the trunk: a file (.pt state dict or .safetensors), a torchvision name such as DEFAULT, or none."""
-    freeze: bool = False
-    """Keep the trunk's weights and batch statistics as they are; train only what stands on it."""
+    freeze: Share = 0.0
+    """Share of the trunk's layers, from the photo on, that keep their weights and batch statistics; 1: all of them."""
     dropout: Share = 0.0
     """Dropout on the trunk's features; a trunk that is kept as it is wants much, 0.4 or so."""
 
@@ -266,6 +266,8 @@ class Model(Section):
     """Share of words hidden in training."""
     text_dropout: Share = 0.2
     """Share of products whose words are all hidden in training."""
+    text_swap: Share = 0.0
+    """Share of products that are shown another product's words in training: what teaches it to doubt them."""
     image_dropout: Share = 0.1
     """Share of products whose photo is hidden from the mixed stream in training, for text-only questions."""
     loss: Loss = Loss()

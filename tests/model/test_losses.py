@@ -72,3 +72,14 @@ def test_hidden_words_come_at_the_asked_rates() -> None:
     assert abs(none_B.float().mean() - 0.3) < 0.03
     assert abs((hidden_BT[~none_B] == 0).float().mean() - 0.2) < 0.02
     assert torch.equal(losses.hide_words(words_BT, 0, 0), words_BT)
+
+
+def test_swapped_words_are_the_neighbours_at_the_asked_rate() -> None:
+    torch.manual_seed(0)
+    words_BT = torch.arange(1, 4001)[:, None].expand(-1, 3)
+    swapped_BT, own_B = losses.swap_words(words_BT, 0.2)
+    assert abs((~own_B).float().mean() - 0.2) < 0.02
+    assert torch.equal(swapped_BT[own_B], words_BT[own_B])
+    assert torch.equal(swapped_BT[~own_B], words_BT.roll(1, 0)[~own_B])
+    same_BT, all_B = losses.swap_words(words_BT, 0)
+    assert torch.equal(same_BT, words_BT) and all_B.all()

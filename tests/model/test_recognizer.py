@@ -135,13 +135,31 @@ def test_the_visual_only_baseline_never_looks_at_words() -> None:
 
 
 def test_a_frozen_trunk_keeps_weights_and_statistics() -> None:
-    settings = config.Model(dimension=8, visual=config.Visual(trunk="shufflenet_v2_x0_5", freeze=True))
+    settings = config.Model(dimension=8, visual=config.Visual(trunk="shufflenet_v2_x0_5", freeze=1))
     recognizer = SICoT(settings, SIZE, torch.zeros(3), torch.zeros(2, 4), torch.zeros(2)).train()
     before = {name: value.clone() for name, value in recognizer.visual.trunk.state_dict().items()}
     recognizer(photos(4), torch.ones(4, 1, dtype=torch.long), torch.tensor([0, 1, 2, 0]))["loss"].backward()
     assert all(torch.equal(value, before[name]) for name, value in recognizer.visual.trunk.state_dict().items())
     assert all(parameter.grad is None for parameter in recognizer.visual.trunk.parameters())
     assert recognizer.visual.project.weight.grad is not None
+
+
+def test_a_half_frozen_trunk_trains_its_later_layers_alone() -> None:
+    settings = config.Model(dimension=8, visual=config.Visual(trunk="shufflenet_v2_x0_5", freeze=0.5))
+    recognizer = SICoT(settings, SIZE, torch.zeros(3), torch.zeros(2, 4), torch.zeros(2)).train()
+    trunk = recognizer.visual.trunk
+    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+    recognizer(photos(4), torch.ones(4, 1, dtype=torch.long), torch.tensor([0, 1, 2, 0]))["loss"].backward()
+    moved = {name for name, value in trunk.state_dict().items() if not torch.equal(value, before[name])}
+    learnt = {name for name, parameter in trunk.named_parameters() if parameter.grad is not None}
+    assert not any(name.startswith(("conv1", "stage2")) for name in moved | learnt)
+    assert "conv5.1.running_mean" in moved and "conv5.0.weight" in learnt
+
+
+def test_anothers_words_teach_the_mixed_stream_alone() -> None:
+    parts = model(text_swap=1.0).train()(photos(3), torch.tensor([[1], [2], [3]]), torch.arange(3))
+    assert parts["text"] == 0
+    assert parts["mixed"] > 0
 
 
 # regnet's and squeezenet's constructors need real tensors; the huge ones are left to their smaller siblings

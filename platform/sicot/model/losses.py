@@ -46,3 +46,13 @@ def hide_words(words_BT: Tensor, word_share: float, text_share: float) -> Tensor
     keep_BT = torch.rand(words_BT.shape, device=words_BT.device) >= word_share
     keep_B1 = torch.rand((len(words_BT), 1), device=words_BT.device) >= text_share
     return words_BT * (keep_BT & keep_B1)
+
+
+def swap_words(words_BT: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Training noise: give some products the words of their neighbour in the batch.
+
+    Returns:
+        words_BT, and own_B: False where the words are another product's.
+    """
+    own_B = torch.rand(len(words_BT), device=words_BT.device) >= share
+    return torch.where(own_B[:, None], words_BT, words_BT.roll(1, 0)), own_B

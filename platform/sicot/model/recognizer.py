@@ -56,6 +56,7 @@ class SICoT(nn.Module):
         parts = {"visual": self._cross_entropy(z_v_BC, labels_B)}
         if not config.uses_words:
             return {"loss": weights.visual * parts["visual"], **parts}
+        words_BT, own_B = losses.swap_words(words_BT, config.text_swap)
         words_BT = losses.hide_words(words_BT, config.word_dropout, config.text_dropout)
         has_words_B = (words_BT > 0).any(1)
         has_words_B1 = has_words_B[:, None]
@@ -64,14 +65,15 @@ class SICoT(nn.Module):
         t_BD, _ = self.semantic(words_BT, seen_BD)
         z_m_BC = self.classifier(self.fusion(seen_BD, t_BD, has_words_B1))
         parts["mixed"] = self._cross_entropy(z_m_BC, labels_B)
-        z_t_BC = self.classifier(t_BD)[has_words_B]
+        own_B = own_B & has_words_B  # another product's words are to be doubted, not to be learnt from
+        z_t_BC = self.classifier(t_BD)[own_B]
         # the sum over no rows keeps the parameters in the graph of every rank
-        parts["text"] = self._cross_entropy(z_t_BC, labels_B[has_words_B]) if len(z_t_BC) else z_t_BC.sum()
+        parts["text"] = self._cross_entropy(z_t_BC, labels_B[own_B]) if len(z_t_BC) else z_t_BC.sum()
         if weights.distill:
             adjustment_C = self.config.loss.tau * self.log_prior_C
             parts["distill"] = losses.distillation(z_m_BC + adjustment_C, z_v_BC + adjustment_C)
         if weights.contrast:
-            parts["contrast"] = losses.contrast(v_BD, t_BD, labels_B, has_words_B, weights.contrast_temperature)
+            parts["contrast"] = losses.contrast(v_BD, t_BD, labels_B, own_B, weights.contrast_temperature)
         return {"loss": torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum(), **parts}
 
     def _cross_entropy(self, z_BC: Tensor, labels_B: Tensor) -> Tensor:

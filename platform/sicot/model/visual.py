@@ -55,19 +55,24 @@ class Visual(nn.Module):
 
     def __init__(self, config: VisualConfig, size: int, dimension: int):
         super().__init__()
-        self.freeze = config.freeze
         self.trunk, features = build_trunk(config.trunk, size)
-        self.trunk.requires_grad_(not config.freeze)
+        layers = [layer for layer in self.trunk.modules() if layer._parameters or layer._buffers]
+        self.kept = layers[: round(config.freeze * len(layers))]
+        for parameter in (parameter for layer in self.kept for parameter in layer.parameters(recurse=False)):
+            parameter.requires_grad_(False)
+        self.freeze = config.freeze == 1
         self.dropout = nn.Dropout(config.dropout)
         self.project = nn.Linear(features, dimension)
         self.register_buffer("mean_3", 255 * torch.tensor(MEAN), persistent=False)
         self.register_buffer("deviation_3", 255 * torch.tensor(DEVIATION), persistent=False)
 
     def train(self, mode: bool = True) -> Visual:
-        """Training mode; a frozen trunk keeps its batch statistics."""
+        """Training mode; layers that are kept as they are keep their batch statistics."""
         super().train(mode)
         if self.freeze:
             self.trunk.eval()
+        for layer in self.kept:
+            layer.training = False
         return self
 
     def features(self, images_BHW3: Tensor) -> Tensor:

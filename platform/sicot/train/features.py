@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -35,8 +37,9 @@ from sicot.train.augment import augment
 from sicot.train.learner import half_precision
 from sicot.train.loader import decode
 
-PART = 2048  # photos of a file
+PART = 512  # photos of a file
 BATCH = 64
+DRAWING = Lock()  # random numbers have one state a process: one thread draws its batch's changes at a time
 
 
 @dataclass(frozen=True)
@@ -108,24 +111,31 @@ def _extract(
     place.mkdir(parents=True, exist_ok=True)
     trunk = trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     hashes = sorted(missing)
-    with tqdm(desc="trunk features", total=len(hashes), unit=" photos", mininterval=2.0) as bar:
-        for part in (hashes[start : start + PART] for start in range(0, len(hashes), PART)):
-            wanted = photos.take(pa.array([missing[photo] for photo in part]))
-            content = {
-                "photo": torch.tensor(part),
-                "features": torch.cat(list(_views(trunk, wanted, changes, views, bar))),
-            }
-            storage.write_bytes(str(place / f"{part[0] % 2**64:016x}.safetensors"), save(content))
+    parts = [hashes[start : start + PART] for start in range(0, len(hashes), PART)]
+    bar = tqdm(desc="trunk features", total=len(hashes), unit=" photos", mininterval=2.0)
+
+    def work(part: list[int]) -> None:
+        wanted = photos.take(pa.array([missing[photo] for photo in part]))
+        seen = torch.cat(list(_views(trunk, wanted, changes, views, part[0], bar)))
+        content = save({"photo": torch.tensor(part), "features": seen})
+        storage.write_bytes(str(place / f"{part[0] % 2**64:016x}.safetensors"), content)
+
+    # a thread a core, each computing on its own core: nearly twice as fast as both cores on one batch
+    with bar, ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(work, parts))
 
 
 @torch.inference_mode()
-def _views(trunk: visual.Visual, photos: pa.ChunkedArray, changes: Augment, views: int, bar: tqdm) -> Iterator[Tensor]:
+def _views(
+    trunk: visual.Visual, photos: pa.ChunkedArray, changes: Augment, views: int, seed: int, bar: tqdm
+) -> Iterator[Tensor]:
     """features_BWF, batch by batch."""
     half = half_precision(Train(), torch.device("cpu"))
-    with torch.autocast("cpu", half, enabled=half is not None), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch.autocast("cpu", half, enabled=half is not None):
         for start in range(0, len(photos), BATCH):
             images_BHW3 = decode(photos.slice(start, BATCH))
-            seen = [images_BHW3, *(augment(images_BHW3, changes) for _ in range(views - 1))]
+            with DRAWING, torch.random.fork_rng(devices=[]):
+                torch.manual_seed((seed + start) % 2**63)
+                seen = [images_BHW3, *(augment(images_BHW3, changes) for _ in range(views - 1))]
             yield torch.stack([trunk.features(images).float() for images in seen], 1).half()
             bar.update(len(images_BHW3))
