@@ -44,6 +44,13 @@ SPACE: tuple[Dimension, ...] = (
         when=words,
         why="Hidden words keep the model from leaning on a single one, such as a brand.",
     ),
+    Range(
+        name="model.text_swap",
+        low=0.0,
+        high=0.3,
+        when=words,
+        why="Another product's words teach the attention to doubt words that do not fit; too many, and it doubts good ones.",
+    ),
     Choice(
         name="model.fusion",
         values=("sum", "mlp", "gate"),

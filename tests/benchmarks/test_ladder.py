@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.ladder import data, heads, table, trial
+from benchmarks.ladder import __main__ as ladder
+from benchmarks.ladder import data, finetune, heads, table, trial
 from benchmarks.ladder.rivals import REGRESSION, RIVALS
 from benchmarks.ladder.rungs import TWO, rungs
 from benchmarks.ladder.table import Measured
 from sicot import config
 from sicot.train.features import Rows
+from tests.builders import experiment, prepared_set
 
 CLASSES, PER_CLASS, WIDTH, WORDS = 4, 12, 512, 9
 MODEL = config.Model(dimension=16, visual=config.Visual(trunk="squeezenet1_1", freeze=1))
@@ -135,3 +138,27 @@ def test_the_long_tailed_groceries_keep_test_rows_wordless_and_training_rows_of_
     assert pq.read_table(made / "train.parquet")["id"].to_pylist() == ["train1", "train3"]
     for split in ("val", "test"):
         assert pq.read_table(made / f"{split}.parquet").equals(pq.read_table(source / f"{split}.parquet"))
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_the_test_split_is_read_for_the_final_figures_alone(tmp_path: Path, final: bool) -> None:
+    options = argparse.Namespace(weights=None, views=1, final=final)
+    columns = trial.columns({"title": prepared_set(tmp_path / "set")}, options, str(tmp_path / "cache"))
+    assert set(columns["title"].rows) == ({"train", "val", "test"} if final else {"train", "val"})
+
+
+def test_a_fine_tuned_rung_is_trained_once_and_asked_on_the_split_that_is_named(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ladder, "FOLDER", "runs")  # a relative one, as the command's own is
+    small = experiment(tmp_path)
+    monkeypatch.setattr(finetune, "trials", lambda *_: [("default", "title", small)])
+    options = argparse.Namespace(data="six", fresh=False, epochs=1, weights=None, seeds=1, only=[], final=False)
+    sets = {"title": prepared_set(tmp_path / "set")}
+    first, again = (list(ladder._tuned(options, sets))[0] for _ in range(2))
+    assert set(first.scores) == {"image", "image_text", "text"}
+    assert first.scores == again.scores
+    assert "already trained" in capfd.readouterr().out
+    tested = list(ladder._tuned(argparse.Namespace(**{**vars(options), "final": True}), sets))[0]
+    assert tested.scores != first.scores  # of other rows
