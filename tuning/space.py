@@ -49,7 +49,7 @@ SPACE: tuple[Dimension, ...] = (
         low=0.0,
         high=0.3,
         when=words,
-        why="Another product's words teach the attention to doubt words that do not fit; too many, and it doubts good ones.",
+        why="Another product's words teach the attention to doubt; too many, and good ones are doubted.",
     ),
     Choice(
         name="model.fusion",

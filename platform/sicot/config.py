@@ -267,7 +267,7 @@ class Model(Section):
     text_dropout: Share = 0.2
     """Share of products whose words are all hidden in training."""
     text_swap: Share = 0.07
-    """Share of products shown another product's words in training, so that words which do not fit the photo are doubted."""
+    """Share of products shown another product's words in training, so that words which do not fit are doubted."""
     image_dropout: Share = 0.1
     """Share of products whose photo is hidden from the mixed stream in training, for text-only questions."""
     loss: Loss = Loss()

@@ -156,9 +156,9 @@ def test_a_fine_tuned_rung_is_trained_once_and_asked_on_the_split_that_is_named(
     monkeypatch.setattr(finetune, "trials", lambda *_: [("default", "title", small)])
     options = argparse.Namespace(data="six", fresh=False, epochs=1, weights=None, seeds=1, only=[], final=False)
     sets = {"title": prepared_set(tmp_path / "set")}
-    first, again = (list(ladder._tuned(options, sets))[0] for _ in range(2))
+    first, again = (next(ladder._tuned(options, sets)) for _ in range(2))
     assert set(first.scores) == {"image", "image_text", "text"}
     assert first.scores == again.scores
     assert "already trained" in capfd.readouterr().out
-    tested = list(ladder._tuned(argparse.Namespace(**{**vars(options), "final": True}), sets))[0]
+    tested = next(ladder._tuned(argparse.Namespace(**{**vars(options), "final": True}), sets))
     assert tested.scores != first.scores  # of other rows

@@ -82,4 +82,5 @@ def test_swapped_words_are_the_neighbours_at_the_asked_rate() -> None:
     assert torch.equal(swapped_BT[own_B], words_BT[own_B])
     assert torch.equal(swapped_BT[~own_B], words_BT.roll(1, 0)[~own_B])
     same_BT, all_B = losses.swap_words(words_BT, 0)
-    assert torch.equal(same_BT, words_BT) and all_B.all()
+    assert torch.equal(same_BT, words_BT)
+    assert all_B.all()
