@@ -142,7 +142,6 @@ def main() -> None:
     flags = ["--preset", PRESETS[options.data], "--train.epochs", str(options.epochs)]
     flags += ["--catalogue.path", f"{options.path}/*.parquet"] if options.path else []
     flags += ["--model.visual.weights", options.weights, "--model.visual.freeze", "1"] if options.weights else []
-    flags += ["--prepare.images.size", str(options.size)] if options.size else []
     experiment, most = config.load(config.Experiment, flags), max(options.photos)
     with tempfile.TemporaryDirectory(prefix="sicot-benchmark-") as place, cluster.session():
         batches: Any = sources.read(experiment.catalogue).iter_batches(batch_size=None, batch_format="pyarrow")
@@ -172,7 +171,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hold", type=int, help="products held out of training; default: a fifth")
     parser.add_argument("--photos", type=int, nargs="+", default=[1, 5, 10], help="rows to enrol a product from")
     parser.add_argument("--draws", type=int, default=5, help="draws of these rows, averaged")
-    parser.add_argument("--size", type=int, help="side of the photos, pixels; default: the preset's")
     parser.add_argument("--rows", type=int, default=8000, help="rows to train on at most")
     parser.add_argument("--epochs", type=int, default=8, help="passes over them")
     parser.add_argument("--seed", type=int, default=0, help="which products, and which rows of them")

@@ -8,7 +8,7 @@ the code of the model has changed).
 
     python -m benchmarks.ladder --data fashion --folder /data --final
     python -m benchmarks.ladder --data synthetic --only default changed --change loss.distill=1 fusion=gate
-    python -m benchmarks.ladder --data fashion --folder /data --trunk finetune --epochs 5 --seeds 1 --final
+    python -m benchmarks.ladder --data fashion --folder /data --trunk finetune --size 112 --epochs 8 --final
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _tuned(options: argparse.Namespace, sets: dict[str, PreparedSet]) -> Iterato
     folder = str(Path(FOLDER).absolute() / f"tuned-{options.data}")  # Ray Train takes no other
     if options.fresh:
         storage.delete_folder(folder)
-    train = config.Train(workers=record.cores(), epochs=options.epochs, batch_size=64 // record.cores(), trunk_rate=0.1)
+    train = config.Train(workers=record.cores(), epochs=options.epochs, batch_size=64 // record.cores())
     trials = list(finetune.trials(sets, options.weights, train, options.seeds, options.only))
     for number, (rung, column, experiment) in enumerate(trials, 1):
         print(f"\n── {number}/{len(trials)} {rung}, {column}, seed {experiment.train.seed}", flush=True)

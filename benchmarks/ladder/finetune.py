@@ -18,8 +18,6 @@ from sicot.prepare.prepared import PreparedSet
 from sicot.train import trainer
 
 RUNGS = ("1 visual, logit-adjusted", "5 bilinear attention, sum", "default")
-TRUNK = {"freeze": 0.75, "dropout": 0.2}
-"""Of every rung: the earlier layers, which cost the most time, are kept, so that two cores can afford 224 pixels."""
 
 
 def trials(
@@ -27,7 +25,7 @@ def trials(
 ) -> Iterator[tuple[str, str, config.Experiment]]:
     """Rung, text column and settings of each training."""
     shipped = config.Model()
-    base = shipped.model_copy(update={"visual": shipped.visual.model_copy(update={"weights": weights, **TRUNK})})
+    base = shipped.model_copy(update={"visual": shipped.visual.model_copy(update={"weights": weights})})
     for rung, model in rungs(base).items():
         if rung not in RUNGS or (only and not any(part in rung for part in only)):
             continue

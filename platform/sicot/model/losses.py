@@ -54,5 +54,7 @@ def swap_words(words_BT: Tensor, share: float) -> tuple[Tensor, Tensor]:
     Returns:
         words_BT, and own_B: False where the words are another product's.
     """
+    if not share:
+        return words_BT, torch.ones(len(words_BT), dtype=torch.bool, device=words_BT.device)
     own_B = torch.rand(len(words_BT), device=words_BT.device) >= share
     return torch.where(own_B[:, None], words_BT, words_BT.roll(1, 0)), own_B
