@@ -78,7 +78,7 @@ def test_what_is_switched_off_stays_off(data: st.DataObject) -> None:
 
 def test_the_defaults_search_what_the_method_lists() -> None:
     assert {name.rsplit(".", 1)[-1] for name in distributions(SPACE, Experiment())} == {
-        "temperature", "rank", "null_word", "word_dropout", "fusion",
+        "temperature", "rank", "null_word", "word_dropout", "text_swap", "fusion",
         "visual", "mixed", "text", "distill", "contrast", "tau", "word_rate",
     }  # fmt: skip
 
