@@ -95,6 +95,7 @@ def experiment(storage_folder: Path, **train: object) -> config.Experiment:
             dimension=16,
             visual=config.Visual(trunk="squeezenet1_1"),
             attention=config.Attention(rank=4),
+            text_swap=0,  # too few steps to learn to doubt in
         ),
         train=config.Train(**settings),  # type: ignore[arg-type]
     )

@@ -19,9 +19,8 @@ NONE = config.Augment(flip=0, zoom=0, shift=0, rotate=0, light=0)
 
 def model() -> SICoT:
     torch.manual_seed(0)
-    settings = config.Model(
-        dimension=8, visual=config.Visual(trunk="squeezenet1_1"), word_dropout=0, text_dropout=0, image_dropout=0
-    )
+    chances = {"word_dropout": 0, "text_dropout": 0, "text_swap": 0, "image_dropout": 0}
+    settings = config.Model(dimension=8, visual=config.Visual(trunk="squeezenet1_1"), **chances)
     made = SICoT(settings, 32, torch.zeros(4), torch.randn(9, 5), torch.ones(9))
     for module in made.modules():
         if isinstance(module, torch.nn.Dropout):
