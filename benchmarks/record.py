@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,16 +61,9 @@ def machine() -> dict[str, Any]:
             about["gpu"] = torch.cuda.get_device_name()
     if hasattr(os, "getloadavg"):
         about["load"] = round(os.getloadavg()[0], 1)  # of the last minute, the benchmark's own included
-    return {**about, "python": platform.python_version(), **_commit()}
+    from sicot.track import git_commit  # with MLflow, which takes seconds: not before something was measured
 
-
-def _commit() -> dict[str, str]:
-    """The code's commit, marked if files differ from it; nothing outside a checkout."""
-    try:
-        git = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return {"commit": subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()}
-    except (OSError, subprocess.CalledProcessError):
-        return {}
+    return {**about, "python": platform.python_version(), "commit": git_commit()}
 
 
 def _processor() -> str:
