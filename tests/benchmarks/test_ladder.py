@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from benchmarks.ladder import __main__ as ladder
 from benchmarks.ladder import data, finetune, heads, table, trial
 from benchmarks.ladder.rivals import REGRESSION, RIVALS
-from benchmarks.ladder.rungs import TWO, rungs
+from benchmarks.ladder.rungs import TWO, TwoClassifiers, rungs
 from benchmarks.ladder.table import Measured
 from sicot import config
+from sicot.model import losses
+from sicot.model.recognizer import SICoT
 from sicot.train.features import Rows
 from tests.builders import experiment, prepared_set
 
@@ -68,6 +70,17 @@ def test_every_rung_learns_and_answers_photos_without_words_by_the_photo(name: s
     if one.model.uses_words and TWO not in name:
         net = heads.train(one.model, TRAIN, task)
         assert torch.equal(heads.ask(net, wordless, "both"), heads.ask(net, wordless, "image"))
+
+
+def test_two_classifiers_learn_among_the_same_wrong_words_as_one(
+    task: heads.Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares, swap = [], losses.swap_words
+    monkeypatch.setattr(losses, "swap_words", lambda words_BT, share: shares.append(share) or swap(words_BT, share))
+    for build in (SICoT, TwoClassifiers):
+        heads.train(MODEL, TRAIN.model_copy(update={"epochs": 1}), task, build)
+    steps = len(task.train.ids) // TRAIN.batch_size
+    assert shares == [MODEL.text_swap] * 2 * steps
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=80))
