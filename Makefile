@@ -44,7 +44,7 @@ mlflow: $(READY) ## MLflow's pages on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --port 5000 $(ARGS)
 
 bench: $(READY_DEV) ## All measurements of benchmarks/, to runs/benchmarks/*.json
-	set -e; for each in benchmarks/[a-z]*.py benchmarks/ladder; do $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done
+	set -e; for each in benchmarks/[a-z]*.py benchmarks/classes benchmarks/ladder; do $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done
 
 # ---------------------------------------------------------------- check
 

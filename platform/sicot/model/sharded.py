@@ -23,13 +23,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn import functional
 
 from sicot.model.rows import At, RowOptimiser
 
@@ -225,10 +223,10 @@ class ShardedClassifier:
             shift_K[torch.searchsorted(index_K, met_P)] = self.prior_R[met_P]
         for low in range(0, len(shift_K), BLOCK):
             high = min(low + BLOCK, len(shift_K))
-            at = slice(low, high) if index_K is None else index_K[low:high]
-            if index_K is None or not len(index_K):
-                place_N, found_N = local_N - low, (local_N >= low) & (local_N < high)
-            else:
+            at: At = slice(low, high)
+            place_N, found_N = local_N - low, (local_N >= low) & (local_N < high)
+            if index_K is not None:
+                at = index_K[low:high]
                 place_N = torch.searchsorted(at, local_N)
                 found_N = at[place_N.clamp(max=high - low - 1)] == local_N
             here = found_N.nonzero()[:, 0]

@@ -1,0 +1,1 @@
+"""What the number of classes costs."""
