@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from sicot.config import Model
-from sicot.model import losses
 from sicot.model.classifier import Classifier
 from sicot.model.recognizer import SICoT
 
@@ -51,9 +50,8 @@ class TwoClassifiers(SICoT):
 
     def forward(self, images_BHW3: Tensor, words_BT: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         v_BD = self.visual(images_BHW3)
-        words_BT, _ = losses.swap_words(words_BT, self.config.text_swap)
-        words_BT = losses.hide_words(words_BT, self.config.word_dropout, self.config.text_dropout)
-        z_v_BC, z_m_BC = self.classifier(v_BD), self._mixed(v_BD, words_BT)
+        m_BD, _, _ = self.noisy_streams(v_BD, words_BT)
+        z_v_BC, z_m_BC = self.classifier(v_BD), self.mixed(m_BD)
         parts = {"visual": self._cross_entropy(z_v_BC, labels_B), "mixed": self._cross_entropy(z_m_BC, labels_B)}
         return {"loss": parts["visual"] + parts["mixed"], **parts}
 

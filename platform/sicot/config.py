@@ -309,6 +309,19 @@ class Augment(Section):
     """Largest change of brightness and contrast."""
 
 
+class Sharding(Section):
+    """How the classifier is trained where classes are very many."""
+
+    above: Count = 50_000
+    """With more classes than this, each worker keeps a range of the classifier's rows, with fewer all of them."""
+    sampled: Annotated[int, Field(ge=0)] = 16_384
+    """Classes that a step compares with, those in its batch among them; 0: all of them."""
+    optimiser: Literal["adagrad", "sgd"] = "adagrad"
+    """Row-wise Adagrad (a number of state a row), or SGD with momentum (as much state as weights)."""
+    learning_rate: Positive = 0.1
+    """Peak learning rate of the rows; it follows the schedule of the rest."""
+
+
 class Train(Section):
     """How Ray Train co-trains the model."""
 
@@ -351,6 +364,7 @@ class Train(Section):
     loader_threads: Annotated[int, Field(ge=0)] = 0
     """Threads, in a process beside each worker, that decode photos; 0 = decode in the worker (right on CPUs)."""
     augment: Augment = Augment()
+    sharding: Sharding = Sharding()
     seed: int = 0
     """Seed of the weights, the order of rows and the augmentation."""
 

@@ -267,6 +267,10 @@ class ShardedClassifier:
         own_N = (local_N >= 0) & (local_N < len(sums_RD))
         sums_RD.index_add_(0, local_N[own_N], x_NSD[own_N, 0].to(sums_RD))
 
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of the ranks' values, on each of them."""
+        return self._sum(value.to(self.rows_RD.device))
+
     # ------------------------------------------------------------ between the ranks
 
     def _gather(self, x_BSD: Tensor, labels_B: Tensor, counts_BS: Tensor) -> tuple[Tensor, Tensor, Tensor, slice]:

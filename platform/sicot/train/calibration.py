@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from sicot.model.imprint import PER_CLASS
 from sicot.model.recognizer import SICoT
+from sicot.model.sharded import ShardedClassifier
 from sicot.prepare.prepared import PreparedSet
 from sicot.train.loader import evaluation_batches
 
@@ -19,7 +20,14 @@ REGIMES = ("image", "image_text", "text")
 
 
 @torch.inference_mode()
-def calibrate(model: SICoT, prepared: PreparedSet, batch_size: int, known_kept: float) -> dict[str, dict[str, float]]:
+def calibrate(
+    model: SICoT,
+    prepared: PreparedSet,
+    batch_size: int,
+    known_kept: float,
+    head: ShardedClassifier | None = None,
+    candidates: int = 200,
+) -> dict[str, dict[str, float]]:
     """Fit on validation (up to `ROWS` rows), for each regime:
 
     - `temperature`: the divisor of the logits with the least cross-entropy; 1 where validation has no rows to tell.
@@ -31,25 +39,42 @@ def calibrate(model: SICoT, prepared: PreparedSet, batch_size: int, known_kept: 
         prepared: the set it was trained on.
         batch_size: rows per step.
         known_kept: share of the right answers that stay known.
+        head: this rank's part of a sharded classifier; all ranks must call, and rank 0's figures count. Probabilities
+            are among the ``candidates`` best classes then, as the bundle's are.
     """
     fitted: dict[str, dict[str, float]] = {"temperature": {}, "threshold": {}}
-    asked = _ask(model.eval(), prepared, batch_size)
+    asked = ask(model.eval(), prepared, batch_size)
     for regime in REGIMES:
         temperature, threshold = 1.0, 0.0
         if regime in asked:
             x_ND, labels_N = asked[regime]
-            z_NC = model.classifier(x_ND).cpu()
-            temperature = best_temperature(z_NC, labels_N)
+            if head:
+                z_NC, labels_N = _among_candidates(model, head, x_ND, labels_N, candidates)
+            else:
+                z_NC = model.classifier(x_ND).cpu()
+            temperature = best_temperature(z_NC[labels_N >= 0], labels_N[labels_N >= 0])
             threshold = known_threshold(z_NC / temperature, labels_N, known_kept)
         fitted["temperature"][regime], fitted["threshold"][regime] = temperature, threshold
     return fitted
 
 
+def _among_candidates(
+    model: SICoT, head: ShardedClassifier, x_ND: Tensor, labels_N: Tensor, candidates: int
+) -> tuple[Tensor, Tensor]:
+    """Logits of each row's best classes, z_NK, and which of them is the label's, -1 for none; no rows but on rank 0."""
+    mine = slice(None if head.rank == 0 else 0)  # every rank has asked the same rows
+    z_NK, classes_NK = head.top(x_ND[mine] * model.classifier.log_scale.exp(), min(candidates, head.classes))
+    z_NK, hit_NK = z_NK.cpu(), classes_NK.cpu() == labels_N[mine][:, None]
+    return z_NK, torch.where(hit_NK.any(1), hit_NK.int().argmax(1), -1)
+
+
 def best_temperature(z_NC: Tensor, labels_N: Tensor) -> float:
     """The divisor of the logits with the least cross-entropy, from 0.1 to 10 in steps of 6 %.
 
-    Guo et al., 2017, "On Calibration of Modern Neural Networks".
+    Guo et al., 2017, "On Calibration of Modern Neural Networks". 1 where there are no rows to tell.
     """
+    if not len(labels_N):
+        return 1.0
     temperatures = torch.logspace(-1, 1, 81)
     losses = [float(functional.cross_entropy(z_NC / t, labels_N)) for t in temperatures]
     return float(temperatures[losses.index(min(losses))])
@@ -86,7 +111,7 @@ def class_sums(model: SICoT, prepared: PreparedSet, batch_size: int, rank: int, 
     return sums_2CD
 
 
-def _ask(model: SICoT, prepared: PreparedSet, batch_size: int) -> dict[str, tuple[Tensor, Tensor]]:
+def ask(model: SICoT, prepared: PreparedSet, batch_size: int) -> dict[str, tuple[Tensor, Tensor]]:
     """By regime what the classifier is shown, x_ND, and the labels_N; no regime without rows."""
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
     rows = 0

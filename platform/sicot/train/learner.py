@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sicot.config import Train
-from sicot.model.recognizer import SICoT
+from sicot.model.recognizer import STREAMS, SICoT, Streams
+from sicot.model.sharded import ShardedClassifier
 from sicot.train.augment import augment
 from sicot.train.loader import Batch
 
@@ -22,7 +23,15 @@ from sicot.train.loader import Batch
 class Learner:
     """Takes steps with a model on one rank; :meth:`state` and :meth:`restore` make it resumable."""
 
-    def __init__(self, config: Train, model: SICoT, moves: int, device: torch.device, world: int = 1):
+    def __init__(
+        self,
+        config: Train,
+        model: SICoT,
+        moves: int,
+        device: torch.device,
+        world: int = 1,
+        head: ShardedClassifier | None = None,
+    ):
         """
         Args:
             config: the train section.
@@ -30,14 +39,16 @@ class Learner:
             moves: how often the weights will move in the whole training, for the schedule.
             device: where to train.
             world: number of ranks; above 1 a process group must be up.
+            head: this rank's rows of the classifier, where it is sharded.
         """
-        self.config, self.device = config, device
+        self.config, self.device, self.moves, self.head = config, device, moves, head
         self.model = model.to(device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.compile:
             self.model.visual.trunk.compile()
-        self.parallel: nn.Module = DistributedDataParallel(self.model) if world > 1 else self.model
+        replicated: nn.Module = Streams(self.model) if head else self.model
+        self.parallel: nn.Module = DistributedDataParallel(replicated) if world > 1 else replicated
         self.averaged = (
             AveragedModel(self.model, multi_avg_fn=average(config.ema), use_buffers=True) if config.ema else None
         )
@@ -64,12 +75,17 @@ class Learner:
         self.held += 1
         moves = move or self.held == self.config.accumulate
         # between moves, gradients stay on their rank
-        hold = contextlib.nullcontext() if moves or self.parallel is self.model else self.parallel.no_sync()  # type: ignore[operator]
+        together = isinstance(self.parallel, DistributedDataParallel)
+        hold = self.parallel.no_sync() if together and not moves else contextlib.nullcontext()  # type: ignore[operator]
         batch = batch.to(self.device)
         with hold, self.autocast():
-            parts = self.parallel(augment(batch.images_BHW3, self.config.augment), batch.words_BT, batch.labels_B)
+            said = self.parallel(augment(batch.images_BHW3, self.config.augment), batch.words_BT, batch.labels_B)
+            parts = said if self.head is None else self._sharded(self.head, batch.labels_B, *said)
             parts["loss"].backward()
         if moves:
+            if self.head:
+                factor = warmup_cosine(self.schedule.last_epoch, self.moves, self.config.warmup)
+                self.head.step(factor * self.config.sharding.learning_rate, self.held)
             if self.held > 1:
                 for parameter in self.model.parameters():
                     if parameter.grad is not None:
@@ -84,8 +100,23 @@ class Learner:
                 self.averaged.update_parameters(self.model)
         return {name: part.detach() for name, part in parts.items()}
 
+    def _sharded(
+        self, head: ShardedClassifier, labels_B: Tensor, x_BSD: Tensor, counts_BS: Tensor, contrast: Tensor
+    ) -> dict[str, Tensor]:
+        """Loss parts where the classifier is sharded."""
+        weights = self.model.config.loss
+        streams = STREAMS[: x_BSD.shape[1]]
+        weights_S = x_BSD.new_tensor([getattr(weights, name) for name in streams])
+        distill = weights.distill if len(streams) > 1 else 0.0
+        with torch.autocast(self.device.type, enabled=False):
+            loss, parts = head.loss(x_BSD.float(), labels_B, weights_S, counts_BS, distill, self.dtype)
+        named = dict(zip((*streams, "distill"), parts, strict=False))
+        if weights.contrast and len(streams) > 1:
+            named["contrast"] = contrast
+        return {"loss": loss + weights.contrast * contrast, **named}
+
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on."""
+        """All that the next step depends on; a sharded classifier's rows are saved by :mod:`sicot.train.shards`."""
         return {
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged else None,

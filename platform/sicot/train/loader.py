@@ -169,24 +169,36 @@ class TrainingBatches(IterableDataset):
 
 
 def evaluation_batches(
-    prepared: PreparedSet, split: str, batch_size: int, rank: int, world: int, most: int | None = None
+    prepared: PreparedSet,
+    split: str,
+    batch_size: int,
+    rank: int,
+    world: int,
+    most: int | None = None,
+    equally: bool = False,
 ) -> Iterator[Batch]:
     """Every row of the split exactly once over all ranks; ranks may differ by one row and so in their batches.
 
-    With ``most``, only the first so many rows of each class on this rank.
+    With ``most``, only the first so many rows of each class on this rank. With ``equally``, batches may be empty, and
+    every rank has as many.
     """
     met: Counter[int] = Counter()
     rows = Rows(prepared, split)
     low, high = len(rows) * rank // world, len(rows) * (rank + 1) // world
     order = np.arange(len(rows.groups))
-    for start in range(low, high, batch_size):
-        table = rows.read(rows.stretch(order, start, min(start + batch_size, high)))
-        if most is not None:
+    longest = -(-len(rows) // world)
+    for start in range(low, low + longest if equally else high, batch_size):
+        pieces = rows.stretch(order, start, min(start + batch_size, high)) if start < high else []
+        table = rows.read(pieces) if pieces else None
+        if table is not None and most is not None:
             keep = []
             for label in table["label"].to_pylist():
                 met[label] += 1
                 keep.append(met[label] <= most)
             table = table.filter(pa.array(keep))
-            if not table.num_rows:
-                continue
-        yield collate(table, prepared.manifest.text.max_words)
+        if table is not None and table.num_rows:
+            yield collate(table, prepared.manifest.text.max_words)
+        elif equally:
+            size, words = prepared.manifest.images.size, prepared.manifest.text.max_words
+            empty = torch.zeros(0, dtype=torch.int64)
+            yield Batch(torch.zeros(0, size, size, 3, dtype=torch.uint8), empty.view(0, words), empty)

@@ -28,7 +28,7 @@ from sicot.config import Experiment
 from sicot.errors import UserError
 from sicot.prepare.prepared import PreparedSet
 from sicot.track import Run
-from sicot.train import progress, worker
+from sicot.train import progress, shards, worker
 
 
 def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: str) -> str:
@@ -50,7 +50,9 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
     gpu = cluster.has_gpus(experiment.train.gpu)
     workers = experiment.train.workers
     cluster.require(workers, workers if gpu else 0, f"training with {workers} workers")
-    parameters = sum(p.numel() for p in worker.build(experiment, prepared).parameters())  # also checks the settings
+    model = worker.build(experiment, prepared, whole=False)  # also checks the settings
+    rows = len(prepared.classes) - len(model.classifier.weight)  # of a sharded classifier
+    parameters = sum(p.numel() for p in model.parameters()) + rows * experiment.model.dimension
     print(
         f"training {experiment.model.visual.trunk} ({parameters / 1e6:.1f} M parameters) on "
         f"{prepared.manifest.rows['train']:,} rows, {workers} worker(s) on {'GPU' if gpu else 'CPU'}",
@@ -102,14 +104,12 @@ def train_function(payload: dict[str, Any]) -> None:
     experiment = Experiment(**payload["experiment"])
 
     def report(metrics: dict[str, Any], save: worker.Save) -> None:
-        if rank:
-            ray.train.report(metrics)
-            return
-        if "val/macro" in metrics:
+        if rank == 0 and "val/macro" in metrics:
             print(progress.epoch_line(metrics, experiment.train.epochs), flush=True)
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder))
-            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+            kept = any(Path(folder).iterdir())  # what all ranks keep becomes one checkpoint
+            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder) if kept else None)
 
     checkpoint = ray.train.get_checkpoint()
     with checkpoint.as_directory() if checkpoint else tempfile.TemporaryDirectory() as folder:
@@ -144,9 +144,14 @@ LOGGED = ("learning_rate", "images_per_s", "data_wait", "seconds")
 def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: str, settings: str) -> str:
     """Write the bundle from the last checkpoint."""
     model = worker.build(experiment, prepared)
-    model.means_2CD = torch.zeros(2, len(prepared.classes), experiment.model.dimension)
+    sharded = shards.is_sharded(experiment, len(prepared.classes))
+    model.means_2CD = torch.zeros(2, 0 if sharded else len(prepared.classes), experiment.model.dimension)
     with result.checkpoint.as_directory() as folder:
-        model.load_state_dict(load_file(f"{folder}/weights.safetensors"))
+        state = load_file(f"{folder}/weights.safetensors")
+        if sharded:
+            rows_CD = shards.all_rows(Path(folder), len(prepared.classes), experiment.model.dimension)
+            state["classifier.weight"] = rows_CD
+        model.load_state_dict(state, assign=True)
     training = {
         "settings": settings,
         "workers": experiment.train.workers,

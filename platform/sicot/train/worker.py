@@ -21,9 +21,11 @@ from torch.nn import functional
 from sicot.config import Experiment, Train
 from sicot.errors import UserError
 from sicot.model.recognizer import SICoT
+from sicot.model.sharded import ShardedClassifier
 from sicot.prepare.prepared import PreparedSet
-from sicot.train import weights
+from sicot.train import shards, weights
 from sicot.train.calibration import calibrate, class_sums
+from sicot.train.lean import lean_on_means
 from sicot.train.learner import Learner
 from sicot.train.loader import Batch, TrainingBatches, evaluation_batches
 
@@ -52,8 +54,11 @@ def silent(epoch: int, step: int, steps: int) -> None:
     """Progress for nobody."""
 
 
-def build(config: Experiment, prepared: PreparedSet) -> SICoT:
-    """A new model for a prepared set: trunk weights, word vectors, idf and class prior in place."""
+def build(config: Experiment, prepared: PreparedSet, whole: bool = True) -> SICoT:
+    """A new model for a prepared set: trunk weights, word vectors, idf and class prior in place.
+
+    Where the classifier is sharded, it has its rows only if it is to be ``whole``.
+    """
     torch.manual_seed(config.train.seed)
     try:
         model = SICoT(
@@ -62,6 +67,7 @@ def build(config: Experiment, prepared: PreparedSet) -> SICoT:
             torch.from_numpy(prepared.classes.log_prior),
             torch.from_numpy(prepared.word_vectors()),
             torch.from_numpy(prepared.idf),
+            sharded=not whole and shards.is_sharded(config, len(prepared.classes)),
         )
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -95,16 +101,17 @@ def fit(
     train = config.train
     batches = TrainingBatches(prepared, train.batch_size, rank, world, train.seed)
     moves = train.epochs * -(-len(batches) // train.accumulate)
-    learner = Learner(train, build(config, prepared), moves, device, world)
+    model = build(config, prepared, whole=False)
+    head = shards.head_of(config, model, rank, world, device, checkpoint)
+    learner = Learner(train, model, moves, device, world, head)
     patience = train.patience if prepared.manifest.rows["val"] else 0
-    at = Position()
-    if checkpoint:
-        state = torch.load(checkpoint / "state.pt", map_location=device, weights_only=True)
-        learner.restore(state["learner"])
-        at = Position(**state["position"])
+    at = _restore(learner, checkpoint, device) if checkpoint else Position()
 
     def save(folder: Path) -> None:
-        torch.save({"learner": learner.state(), "position": vars(at)}, folder / "state.pt")
+        if rank == 0:
+            torch.save({"learner": learner.state(), "position": vars(at)}, folder / "state.pt")
+        if head:
+            shards.save(head, folder)
 
     loader = batches.loader(train.loader_threads)
     for epoch in range(at.epoch, train.epochs):
@@ -113,7 +120,7 @@ def fit(
         batches.epoch, batches.skip = epoch, at.step
         losses = train_epoch(train, learner, batches, loader, at, lambda metrics: report(metrics, save), progress)
         _same_buffers(learner.kept, world)
-        scores = validate(learner.kept, prepared, config.evaluate.batch_size, rank, world)
+        scores = validate(learner.kept, prepared, config.evaluate.batch_size, rank, world, head=head)
         if patience and scores["macro"] > at.best:
             at.best, at.best_epoch = scores["macro"], epoch
             at.best_state = {name: value.clone() for name, value in learner.kept.state_dict().items()}
@@ -130,22 +137,51 @@ def fit(
     model = learner.kept
     if at.best_state:
         model.load_state_dict(at.best_state)
-    measured = config.evaluate
-    sums_2CD = class_sums(model, prepared, measured.batch_size, rank, world)
-    means_2CD = functional.normalize(_sum_over_ranks(sums_2CD, device, world), dim=2)
-    calibration = calibrate(model, prepared, measured.batch_size, measured.known_kept) if rank == 0 else {}
+    told, write = (finish_sharded if head else finish)(config, learner, prepared, rank, world)
 
     def save_final(folder: Path) -> None:
         save(folder)
-        state = {
-            name: value.detach().to("cpu", torch.float32).contiguous() for name, value in model.state_dict().items()
-        }
-        save_file({**state, "means_2CD": means_2CD.cpu()}, folder / "weights.safetensors")
+        write(folder)
 
     steady = {"images_per_s": statistics.median(at.speeds[1:] or at.speeds)} if at.speeds else {}
-    last = {"final": True, "calibration": calibration, "epoch": at.epoch, "seconds": at.seconds, **steady}
-    report(last, save_final)
+    report({"final": True, **told, "epoch": at.epoch, "seconds": at.seconds, **steady}, save_final)
     return model
+
+
+def finish(
+    config: Experiment, learner: Learner, prepared: PreparedSet, rank: int, world: int
+) -> tuple[dict[str, Any], Save]:
+    """What a trained model is given to answer with: the calibration (on rank 0), and the means of its classes."""
+    measured, model = config.evaluate, learner.kept
+    sums_2CD = class_sums(model, prepared, measured.batch_size, rank, world)
+    means_2CD = functional.normalize(_sum_over_ranks(sums_2CD, sums_2CD.device, world), dim=2)
+    calibration = calibrate(model, prepared, measured.batch_size, measured.known_kept) if rank == 0 else {}
+    return {"calibration": calibration}, lambda folder: _write(model, {"means_2CD": means_2CD}, folder, rank)
+
+
+def finish_sharded(
+    config: Experiment, learner: Learner, prepared: PreparedSet, rank: int, world: int
+) -> tuple[dict[str, Any], Save]:
+    """The same where the classifier is sharded: the calibration, and this rank's final rows."""
+    measured, model, head = config.evaluate, learner.kept, learner.head
+    assert head is not None
+    lean = lean_on_means(model, head, prepared, measured.batch_size, rank, world)
+    trained_RD, head.rows_RD = head.rows_RD, lean.rows_RD
+    calibration = calibrate(model, prepared, measured.batch_size, measured.known_kept, head)
+    head.rows_RD = trained_RD
+
+    def write(folder: Path) -> None:
+        shards.write(folder, shards.FINAL, head.first, {"rows": lean.rows_RD})
+        _write(model, {}, folder, rank)
+
+    return {"calibration": calibration, "lean": lean.told}, write
+
+
+def _write(model: SICoT, further: dict[str, Tensor], folder: Path, rank: int) -> None:
+    if rank == 0:
+        state = {**model.state_dict(), **further}
+        kept = {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in state.items()}
+        save_file(kept, folder / "weights.safetensors")
 
 
 def train_epoch(
@@ -189,26 +225,34 @@ def train_epoch(
 
 @torch.inference_mode()
 def validate(
-    model: SICoT, prepared: PreparedSet, batch_size: int, rank: int = 0, world: int = 1, split: str = "val"
+    model: SICoT,
+    prepared: PreparedSet,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    split: str = "val",
+    head: ShardedClassifier | None = None,
 ) -> dict[str, float]:
     """Accuracy on a split by photo alone and with words: overall, macro (mean over classes), tail.
 
     ``macro`` is the mean of both regimes' macro accuracy: what early stopping looks at. Rows are dealt to the
-    ranks and counts summed, so each row counts once. 0 where the split has no rows.
+    ranks and counts summed, so each row counts once. 0 where the split has no rows. ``head``: this rank's part of a
+    sharded classifier.
     """
     model.eval()
     device, classes = model.log_prior_C.device, len(prepared.classes)
     regimes = ["image", "image_text"] if model.config.uses_words else ["image"]
     rows_C = torch.zeros(classes, dtype=torch.float64)
     right_RC = torch.zeros(len(regimes), classes, dtype=torch.float64)
-    for batch in evaluation_batches(prepared, split, batch_size, rank, world):
+    for batch in evaluation_batches(prepared, split, batch_size, rank, world, equally=head is not None):
         labels_B = batch.labels_B
         rows_C += torch.bincount(labels_B, minlength=classes)
         batch = batch.to(device)
         v_BD = model.visual(batch.images_BHW3)
         for r, regime in enumerate(regimes):
-            z_BC, _ = model.answer(v_BD, batch.words_BT if regime == "image_text" else None)
-            right_B = (z_BC.argmax(1).cpu() == labels_B).double()
+            x_BD, _ = model.feature(v_BD, batch.words_BT if regime == "image_text" else None)
+            first_B = head.top(x_BD, 1)[1][:, 0] if head else model.classifier(x_BD).argmax(1)
+            right_B = (first_B.cpu() == labels_B).double()
             right_RC[r] += torch.bincount(labels_B, weights=right_B, minlength=classes)
     rows_C, right_RC = _sum_over_ranks(rows_C, device, world), _sum_over_ranks(right_RC, device, world)
     there_C = rows_C > 0
@@ -220,6 +264,13 @@ def validate(
         scores[f"{regime}/tail"] = float(right_RC[r][tail_C].sum() / rows_C[tail_C].sum().clamp(min=1))
     scores["macro"] = sum(scores[f"{regime}/macro"] for regime in regimes) / len(regimes)
     return scores
+
+
+def _restore(learner: Learner, checkpoint: Path, device: torch.device) -> Position:
+    """Continue from a checkpoint; the rows of a sharded classifier are there already."""
+    state = torch.load(checkpoint / "state.pt", map_location=device, weights_only=True)
+    learner.restore(state["learner"])
+    return Position(**state["position"])
 
 
 def _seed(seed: int, epoch: int, step: int, rank: int) -> None:
