@@ -384,10 +384,18 @@ class Evaluate(Section):
 
     Fitted once, at the end of training, for each way of asking, and kept in the bundle. A higher share refuses fewer
     products of the catalogue and lets more foreign ones pass; 0.95 refuses about one right answer of 20."""
+    baseline: bool = True
+    """Whether the pipeline also trains the visual-only model, to tell what words are worth."""
     seeds: Annotated[int, Field(ge=0, le=20)] = 0
     """Further seeds for the comparison with the visual-only baseline; 0 = the run's own seed alone."""
     other_title: str | None = None
     """Another title column: the pipeline trains and tests once more with it, reported as image_<column>."""
+
+    @model_validator(mode="after")
+    def _seeds_compare(self) -> Self:
+        if self.seeds and not self.baseline:
+            raise ValueError("seeds compare with the visual-only baseline, which baseline = false leaves out")
+        return self
 
 
 class Registry(Section):

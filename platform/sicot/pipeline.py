@@ -79,7 +79,8 @@ class Steps:
 
 def run(experiment: Experiment, start: Start, stop: Callable[[], None], dashboard: str) -> dict[str, Any]:
     """Run every step and write ``<folder>/summary.json``; gives the summary."""
-    step = Steps(["prepare", "train", "baseline", "evaluate", "register", "serve"])
+    baselines = ["baseline"] if experiment.evaluate.baseline else []
+    step = Steps(["prepare", "train", *baselines, "evaluate", "register", "serve"])
     if experiment.fresh:
         forget(experiment.folder)
     with track.run(experiment, "pipeline", experiment.name, resume=True) as tracked:
@@ -89,12 +90,13 @@ def run(experiment: Experiment, start: Start, stop: Callable[[], None], dashboar
             prepared = _prepare(experiment, tracked)
         with step("train"):
             place = trainer.fit(experiment, prepared, tracked, experiment.folder)
-        with step("baseline"):
-            baseline, further = _baseline(experiment, prepared, tracked)
+        visual, further = {}, []
+        for name in baselines:
+            with step(name):
+                visual, further = _baseline(experiment, prepared, tracked)
         with step("evaluate"):
             test = _test(experiment, prepared, place, f"{experiment.folder}/report", tracked)
-            visual = _test(experiment, prepared, baseline, f"{experiment.folder}/visual/report")
-            differences = tail_differences(test, visual, further)
+            differences = tail_differences(test, visual, further) if visual else {}
             other = _other_title(experiment, tracked)
         with step("register"):
             folder = registry.fetch(place, experiment.tracking_uri)
@@ -144,13 +146,16 @@ def tail_differences(
     }
 
 
-def _baseline(experiment: Experiment, prepared: PreparedSet, parent: track.Run) -> tuple[str, list[dict[str, Any]]]:
-    """The visual-only model of the same budget, and the comparison over further seeds."""
+def _baseline(
+    experiment: Experiment, prepared: PreparedSet, parent: track.Run
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Test metrics of the visual-only model of the same budget, and the comparison over further seeds."""
     visual = experiment.model_copy(update={"model": experiment.model.visual_only()})
     with track.run(visual, "baseline", f"{experiment.name}, visual only", parent=parent) as run:
         place = trainer.fit(visual, prepared, run, f"{experiment.folder}/visual")
     seeds = [experiment.train.seed + n for n in range(1, experiment.evaluate.seeds + 1)]
-    return place, compare.further_seeds(experiment, prepared, seeds, f"{experiment.folder}/comparison.json")
+    further = compare.further_seeds(experiment, prepared, seeds, f"{experiment.folder}/comparison.json")
+    return _test(experiment, prepared, place, f"{experiment.folder}/visual/report"), further
 
 
 def _test(

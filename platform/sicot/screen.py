@@ -17,7 +17,8 @@ def show(experiment: Experiment, summary: dict[str, Any], dashboard: str) -> Non
         if name.endswith("_image"):
             continue
         print(_row(NAMES.get(name, name.removeprefix("image_")), metrics))
-    print(_row("photo, visual-only model", summary["baseline"]["image"]))
+    if summary["baseline"]:
+        print(_row("photo, visual-only model", summary["baseline"]["image"]))
     for name, difference in summary["sicot_minus_visual"].items():
         regime = NAMES[name.removesuffix("_tail")]
         several = difference["seeds"] > 1

@@ -54,17 +54,18 @@ def summary(answers: Answers, group: np.ndarray, bins: int = 15) -> dict[str, An
         bins: bins of the calibration error.
 
     Returns:
-        top1, top5 (micro, all rows), macro (mean over the classes that have rows), head, medium, tail (rows of these
+        top1, top5, top10 (micro, all rows), macro (mean over the classes that have rows), head, medium, tail (rows of these
         classes; enrolled too, if there are any), ece: shares in [0, 1], None where there is no row to tell; `ci95`:
-        [low, high] of each; `rows`; `unknown_labels`: rows with a label the model does not know, wrong in top1 and
-        top5, left out elsewhere.
+        [low, high] of each; `rows`; `unknown_labels`: rows with a label the model does not know, wrong in top1, top5
+        and top10, left out elsewhere.
         Of the rows with a known label: `coverage`, the share that is not refused, `kept`, top-1 of these, and `aurc`.
         Of the others: `refused`, the share that is called unknown, as it should; `auroc` tells the two kinds apart.
     """
     known = answers.target != UNKNOWN
     row_group = np.where(known, group[answers.target], "")
-    in_top5 = (answers.top[:, :5] == answers.target[:, None]).any(1)
-    shares = {"top1": share(answers.correct), "top5": share(in_top5), "macro": macro(answers)}
+    hit = answers.top == answers.target[:, None]
+    shares = {"top1": share(answers.correct), **{f"top{k}": share(hit[:, :k].any(1)) for k in (5, 10)}}
+    shares["macro"] = macro(answers)
     shares |= {name: share(answers.correct[row_group == name]) for name in groups(group)}
     mine = answers.of(known)
     shares |= {"coverage": share(~mine.refused), "kept": share(mine.correct[~mine.refused])}

@@ -25,6 +25,7 @@ NAMES = {"image": "photo alone", "image_text": "photo + words", "text": "words a
 FIGURES = {
     "top1": "top-1",
     "top5": "top-5",
+    "top10": "top-10",
     "macro": "macro",
     "head": "head",
     "medium": "medium",
@@ -112,14 +113,14 @@ def columns(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """The figures for a terminal, in percent, the 95 % interval under each."""
     shown = columns(figures)
-    lines = [" " * 15 + "".join(f"{name:>11}" for name in shown.values())]
+    lines = [" " * 15 + "".join(f"{name:>10}" for name in shown.values())]
     for regime, values in figures.items():
-        lines.append(f"{NAMES[regime]:15}" + "".join(f"{_percent(values[name]):>11}" for name in shown))
-        intervals = "".join(f"{_interval(values['ci95'].get(name)):>11}" for name in shown)
+        lines.append(f"{NAMES[regime]:15}" + "".join(f"{_percent(values[name]):>10}" for name in shown))
+        intervals = "".join(f"{_interval(values['ci95'].get(name)):>10}" for name in shown)
         lines.append(f"{_rows(values):15}{intervals}".rstrip())
     unknown = max((values["unknown_labels"] for values in figures.values()), default=0)
     if unknown:
-        lines.append(f"rows with a label that the model does not know, wrong in top-1 and top-5: {unknown:,}")
+        lines.append(f"rows with a label that the model does not know, wrong in top-1, -5 and -10: {unknown:,}")
         lines += ["", *_open_set_lines(figures)]
     return "\n".join(lines)
 
@@ -134,7 +135,7 @@ def markdown(report: dict[str, Any]) -> str:
         f"{rows['labelled']:,} labelled rows from {rows['from']}. Left out: {rows['without_label']} without a label; "
         f"not answered by photo: {unanswered}. Counted as wrong: {unknown} with a label that the model does not know.",
         _markdown_table(report["metrics"]),
-        "Percent, with 95 % intervals. top-1 and top-5 count rows; macro is the mean over classes; "
+        "Percent, with 95 % intervals. top-1, top-5 and top-10 count rows; macro is the mean over classes; "
         f"{_groups(report)}; ECE is the expected calibration error, AURC the area under the risk-coverage curve. "
         "coverage: share of the rows of known products that are not called unknown; kept top-1: of these.",
         *_gain_lines(report["gain_by_words"]),

@@ -96,7 +96,7 @@ def evaluate(
     Raises :class:`UserError` if no row has a label.
     """
     bundle = Bundle.load(bundle_folder)
-    asked = ask(bundle_folder, rows.dataset, batch_size=settings.batch_size)
+    asked = ask(bundle_folder, rows.dataset, k=10, batch_size=settings.batch_size)
     table = _labelled(asked, rows)
     target = _target(table, bundle)
     answers = {
