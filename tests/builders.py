@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from safetensors.numpy import save
+from torch import Tensor
 from torch.nn import functional
 
 from sicot import bundle, config, storage
@@ -101,7 +102,9 @@ def experiment(storage_folder: Path, **train: object) -> config.Experiment:
     )
 
 
-def bundle_folder(root: Path, **model: object) -> str:
+def bundle_folder(
+    root: Path, index: config.Index | None = None, queries_ND: Tensor | None = None, **model: object
+) -> str:
     """An untrained bundle for the set in ``root``/prepared (made if it is not there); gives its folder."""
     from sicot.train import worker
     from sicot.train.calibration import class_sums
@@ -117,7 +120,7 @@ def bundle_folder(root: Path, **model: object) -> str:
     training = {"settings": "0" * 64, "workers": 1, "epochs": 0, "seconds": 0.0, "images_per_s": None, "train": {}}
     model = worker.build(settings, data)
     model.means_2CD = functional.normalize(class_sums(model, data, 64, 0, 1), dim=2)
-    bundle.write(f"{root}/bundle", "tiny", model, data, calibration, training)
+    bundle.write(f"{root}/bundle", "tiny", model, data, calibration, training, index or config.Index(), queries_ND)
     return f"{root}/bundle"
 
 
@@ -138,5 +141,5 @@ def trained_bundle(root: Path, epochs: int = 30) -> str:
     model = worker.fit(settings, data, report)
     model.means_2CD = load_file(root / "weights.safetensors")["means_2CD"]
     training = {"settings": "0" * 64, "workers": 1, "epochs": epochs, "seconds": 0.0, "images_per_s": None, "train": {}}
-    bundle.write(f"{root}/bundle", "trained", model, data, calibration, training)
+    bundle.write(f"{root}/bundle", "trained", model, data, calibration, training, settings.index)
     return f"{root}/bundle"

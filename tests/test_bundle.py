@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sicot import bundle
+from sicot import bundle, config, enrol, index
 from sicot.bundle import Bundle, Query
 from sicot.errors import UserError
 from sicot.prepare.images import BadImage
-from tests.builders import LABELS, bundle_folder, photo
+from tests.builders import LABELS, WORDS, bundle_folder, photo
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +120,79 @@ def test_an_answer_below_the_threshold_of_its_way_of_asking_is_unknown_and_still
     answers = loaded.predict([*queries, Query(photo("red-bag", 1), "frobnicator")])
     assert [answer.unknown for answer in answers] == [True, False, False, True]  # words nobody knows ask by photo
     assert all(answer.score == answer.ranked[0].probability and len(answer.ranked) == 5 for answer in answers)
+
+
+def asked(loaded: Bundle) -> list[tuple[torch.Tensor | None, torch.Tensor | None]]:
+    """Features and words in every way of asking, some rows without words the model knows."""
+    v_BD = torch.nn.functional.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    words_BT = loaded.pad([[1], [0, 0], [], [2, 3, 0], [WORDS.index("mug") + 1]])
+    return [(v_BD, None), (v_BD, words_BT), (None, words_BT[[0, 3, 4]])]
+
+
+class TestLookedUp:
+    """A bundle that is made to look its six classes up."""
+
+    @pytest.fixture(scope="class")
+    def looking(self, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+        settings = config.Index(above=5)
+        return Bundle.load(bundle_folder(tmp_path_factory.mktemp("looking"), settings, torch.randn(20, 16)))
+
+    @pytest.mark.parametrize("kind", ["cosine", "linear"])
+    def test_with_all_classes_as_candidates_it_says_what_comparing_with_all_says(
+        self, tmp_path: Path, kind: str
+    ) -> None:
+        looking = Bundle.load(bundle_folder(tmp_path, config.Index(above=1), classifier=kind))
+        for v_BD, words_BT in asked(looking):
+            top = looking.top(v_BD, words_BT, 6)
+            z_BC, a_BS = looking.judge(v_BD, words_BT)
+            best = z_BC.softmax(1).topk(6)
+            torch.testing.assert_close(top.p_BK, best.values)
+            assert torch.equal(top.classes_BK, best.indices)
+            assert (top.a_BS is None) == (a_BS is None)
+
+    def test_with_few_candidates_probabilities_are_shared_out_among_them(self, tmp_path: Path) -> None:
+        looking = Bundle.load(bundle_folder(tmp_path, config.Index(above=1, candidates=3)))
+        for v_BD, words_BT in asked(looking):
+            top = looking.top(v_BD, words_BT, 6)
+            best = looking.judge(v_BD, words_BT)[0].topk(3)
+            assert torch.equal(top.classes_BK, best.indices)
+            torch.testing.assert_close(top.p_BK, best.values.softmax(1))
+
+    def test_answers_name_the_same_classes_as_without_an_index(self, looking: Bundle, loaded: Bundle) -> None:
+        queries = [
+            Query(photo("red-bag", 1)),
+            Query(None, "blue mug"),
+            Query(photo("blue-mug", 2), "blue mug"),
+            Query(photo("pink-shoe", 3), "frobnicator"),
+        ]
+        for mine, theirs in zip(looking.predict(queries, 9), loaded.predict(queries, 9), strict=True):
+            assert [each.label for each in mine.ranked] == [each.label for each in theirs.ranked]
+            assert mine.score == pytest.approx(theirs.score, abs=1e-5)
+            assert (mine.unknown, mine.no_word) == (theirs.unknown, pytest.approx(theirs.no_word))
+
+    def test_what_was_measured_stays_with_it(self, looking: Bundle, loaded: Bundle) -> None:
+        about = json.loads(Path(looking.folder, "bundle.json").read_text())["index"]
+        assert about["recall"] == 1
+        assert about["kind"] in ("half", "int8", "lists")
+        assert (looking.info.ranks, loaded.info.index) == (6, None)
+
+    def test_a_changed_or_missing_index_is_refused_by_name(self, looking: Bundle, tmp_path: Path) -> None:
+        folder = tmp_path / "bundle"
+        shutil.copytree(looking.folder, folder)
+        content = bytearray((folder / index.FILE).read_bytes())
+        content[-1] ^= 1
+        (folder / index.FILE).write_bytes(content)
+        with pytest.raises(UserError, match=f"{index.FILE} is missing or not the file that was bundled"):
+            Bundle.load(folder)
+        (folder / index.FILE).unlink()
+        with pytest.raises(UserError, match=index.FILE):
+            Bundle.load(folder)
+
+    def test_no_product_can_be_enrolled_and_none_is_carried(self, looking: Bundle, loaded: Bundle) -> None:
+        given = {"green-mug": [Query(photo("green-mug", 1))]}
+        with pytest.raises(UserError, match="6 classes"):
+            enrol.enrol(looking, given)
+        carried, left = enrol.carry(enrol.enrol(loaded, given), looking)
+        assert carried is looking
+        assert list(left) == ["green-mug"]
+        assert enrol.carry(loaded, looking) == (looking, {})

@@ -5,12 +5,13 @@
     classes.parquet         label, count, prior, group; the row number is the class index
     vocabulary.parquet      word, count, idf; the row number + 1 is the word's id
     enrolled.*              products that it knows without training, if there are any: see :mod:`sicot.enrolled`
+    index.faiss             where there are very many classes, what answers are looked up in: see :mod:`sicot.index`
 
-JSON, Parquet and safetensors only: loading a bundle never runs code from it. Evaluation, batch jobs and the
-endpoint all answer through :class:`Bundle`.
+JSON, Parquet and safetensors only, and arrays that faiss reads: loading a bundle never runs code from it. Evaluation,
+batch jobs and the endpoint all answer through :class:`Bundle`.
 
 B batch, H height, W width, T words, S = T + 1 words and the null word, C classes, enrolled ones behind those trained,
-D feature dimension.
+D feature dimension, N candidates, K ranked classes.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from sicot import config, enrolled, storage
+from sicot import config, enrolled, index, storage
 from sicot.enrolled import Enrolled
 from sicot.errors import UserError
+from sicot.index import Index, Rows
 from sicot.model.attention import pad
 from sicot.model.imprint import log_odds
 from sicot.model.recognizer import SICoT
@@ -76,6 +78,13 @@ class Info(BaseModel):
     """Test metrics by regime; empty before evaluation."""
     files: dict[str, str]
     """SHA-256 of each file."""
+    index: dict[str, Any] | None = None
+    """What was measured of the index, see :func:`sicot.index.build`; None where answers compare with every class."""
+
+    @property
+    def ranks(self) -> int:
+        """Most classes that an answer can rank."""
+        return min(self.index["candidates"], self.classes) if self.index else self.classes + self.enrolled
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,15 @@ class Item:
     image_HW3: np.ndarray | None
     tokens: list[str]
     words: list[int]
+
+
+@dataclass(frozen=True)
+class Top:
+    """The best classes of a batch: probabilities p_BK, the classes_BK they are of, and the attention a_BS, if any."""
+
+    p_BK: Tensor
+    classes_BK: Tensor
+    a_BS: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -130,9 +148,18 @@ class Answer:
 class Bundle:
     """A model that answers. :meth:`predict` for everyday use; :meth:`encode` and :meth:`answer` are its two halves."""
 
-    def __init__(self, folder: str, info: Info, model: SICoT, trained: Classes, words: Vocabulary, enrolled: Enrolled):
+    def __init__(
+        self,
+        folder: str,
+        info: Info,
+        model: SICoT,
+        trained: Classes,
+        words: Vocabulary,
+        enrolled: Enrolled,
+        index: Index | None = None,
+    ):
         self.folder, self.info, self.model, self.vocabulary = folder, info, model.eval(), words
-        self.trained, self.enrolled = trained, enrolled
+        self.trained, self.enrolled, self.index = trained, enrolled, index
         self.classes = _all_classes(trained, enrolled.labels)
         self.device = model.log_prior_C.device
         self._rows_2ED = enrolled.rows_2ED.to(self.device)
@@ -154,7 +181,8 @@ class Bundle:
             raise UserError(f"no bundle at {root}: it must hold a bundle.json") from error
         except (ValidationError, json.JSONDecodeError) as error:
             raise UserError(f"{root}/bundle.json is not one this version reads (version {VERSION})") from error
-        for name in (*FILES, *(enrolled.FILES if info.enrolled else ())):
+        also = (*(enrolled.FILES if info.enrolled else ()), *((index.FILE,) if info.index else ()))
+        for name in (*FILES, *also):
             if not (root / name).exists() or _sha256(root / name) != info.files.get(name):
                 raise UserError(f"{root / name} is missing or not the file that was bundled: fetch the bundle again")
         classes = Classes(storage.read_table(str(root / "classes.parquet")))
@@ -162,19 +190,16 @@ class Bundle:
         products = Enrolled.read(root) if info.enrolled else Enrolled.none(info.model.dimension)
         if (len(classes), len(words), len(products)) != (info.classes, info.vocabulary, info.enrolled):
             raise UserError(f"{root}/bundle.json does not fit its tables: fetch the bundle again")
-        model = SICoT(
-            info.model,
-            info.images.size,
-            torch.zeros(info.classes),
-            torch.zeros(info.vocabulary + 1, info.word_dimension),
-            torch.zeros(info.vocabulary + 1),
-        )
-        model.means_2CD = torch.zeros(2, info.classes, info.model.dimension)
-        try:
-            model.load_state_dict(load_file(root / "weights.safetensors"))
+        model = _empty(info)
+        try:  # tensors stay where they lie in the file, which is mapped into memory
+            model.load_state_dict(load_file(root / "weights.safetensors"), assign=True)
         except (SafetensorError, RuntimeError) as error:
             raise UserError(f"{root}/weights.safetensors does not fit {root}/bundle.json") from error
-        return cls(str(root), info, model, classes, Vocabulary(words), products)
+        try:
+            lookup = Index.read(root / index.FILE, info.index) if info.index else None
+        except RuntimeError as error:
+            raise UserError(f"{root / index.FILE} is no index: fetch the bundle again") from error
+        return cls(str(root), info, model, classes, Vocabulary(words), products, lookup)
 
     def to(self, device: str | torch.device) -> Bundle:
         """Answer on another device."""
@@ -249,8 +274,35 @@ class Bundle:
         odds_BE = log_odds(self.model, self._rows_2ED, regime, temperature, v_BD, words_BT, x_BD)
         return torch.cat([z_BC, z_BC.logsumexp(1, keepdim=True) + odds_BE], 1)
 
+    @torch.inference_mode()
+    def top(self, v_BD: Tensor | None, words_BT: Tensor | None, k: int) -> Top:
+        """The k best classes, or all that can be ranked, for visual features, words, or both; see :meth:`judge`.
+
+        With an index the logits are those of its candidates, exact and calibrated, and their softmax is over the
+        candidates alone: what the other classes would have got, next to nothing each, is shared out among these.
+        """
+        k = min(k, self.info.ranks)
+        if self.index is None:
+            z_BC, a_BS = self.judge(v_BD, words_BT)
+            best = z_BC.softmax(1).topk(k)
+            return Top(best.values, best.indices, a_BS)
+        words_BT = words_BT.to(self.device, non_blocking=True) if words_BT is not None else None
+        x_BD, a_BS = self.model.feature(v_BD, words_BT)
+        classes_BN = self.index.candidates(x_BD)
+        s_BN = Rows.of(self.model.classifier).scores(x_BD, classes_BN) * self.model.classifier.log_scale.exp()
+        temperature_B1 = self._temperature(v_BD, words_BT if a_BS is not None else None)
+        best = (s_BN / temperature_B1).softmax(1).topk(k)
+        return Top(best.values, classes_BN.gather(1, best.indices), a_BS)
+
+    def _temperature(self, v_BD: Tensor | None, words_BT: Tensor | None) -> Tensor:
+        """Of each row's regime, [B, 1] or a scalar: a photo without words is asked alone."""
+        of = {regime: torch.tensor(each, device=self.device) for regime, each in self.info.temperature.items()}
+        if words_BT is None or v_BD is None:
+            return of["image" if words_BT is None else "text"]
+        return torch.where((words_BT > 0).any(1, keepdim=True), of["image_text"], of["image"])
+
     def answer(self, items: Sequence[Item], k: int = 5) -> list[Answer]:
-        """Answer a batch; items with and without photos may be mixed. At most C classes are ranked."""
+        """Answer a batch; items with and without photos may be mixed. At most `Info.ranks` classes are ranked."""
         answers: dict[int, Answer] = {}
         with_photo = [i for i, item in enumerate(items) if item.image_HW3 is not None]
         without = [i for i, item in enumerate(items) if item.image_HW3 is None]
@@ -259,12 +311,11 @@ class Bundle:
                 continue
             batch = [items[i] for i in chosen]
             photos = [item.image_HW3 for item in batch if item.image_HW3 is not None]
-            images_BHW3 = torch.from_numpy(np.stack(photos)) if photos else None
-            z_BC, a_BS = self.logits(images_BHW3, self.pad([item.words for item in batch]))
-            best = z_BC.softmax(1).topk(min(k, len(self.classes)))
+            v_BD = self.see(torch.from_numpy(np.stack(photos))) if photos else None
+            top = self.top(v_BD, self.pad([item.words for item in batch]), k)
             for row, i in enumerate(chosen):
-                weights = a_BS[row].tolist() if a_BS is not None else None
-                answers[i] = self._answer(batch[row], best.values[row].tolist(), best.indices[row].tolist(), weights)
+                weights = top.a_BS[row].tolist() if top.a_BS is not None else None
+                answers[i] = self._answer(batch[row], top.p_BK[row].tolist(), top.classes_BK[row].tolist(), weights)
         return [answers[i] for i in range(len(items))]
 
     def predict(self, queries: Sequence[Query], k: int = 5) -> list[Answer]:
@@ -276,7 +327,7 @@ class Bundle:
         return pad(words, self.info.text.max_words)
 
     def _answer(self, item: Item, p: list[float], classes: list[int], weights: list[float] | None) -> Answer:
-        ranked = [Ranked(self.classes.labels[c], probability) for probability, c in zip(p, classes, strict=True)]
+        ranked = [Ranked(label, each) for label, each in zip(self.classes.named(classes), p, strict=True)]
         shares = weights[: len(item.words)] if weights else [0.0] * len(item.words)
         words = [
             Word(token, share, known=word > 0)
@@ -293,20 +344,35 @@ def write(
     prepared: PreparedSet,
     calibration: dict[str, dict[str, float]],
     training: dict[str, Any],
+    settings: config.Index,
+    queries_ND: Tensor | None = None,
 ) -> Info:
     """Write the bundle of a trained model to ``uri`` (path or URI): aside first, then as a whole.
 
-    ``calibration`` is what :func:`sicot.train.calibration.calibrate` fitted.
+    Args:
+        uri: where to.
+        name: of the model.
+        model: trained.
+        prepared: the set it was trained on.
+        calibration: what :func:`sicot.train.calibration.calibrate` fitted.
+        training: what to note of it.
+        settings: of the index.
+        queries_ND: what the classifier is shown in validation, which the index is chosen by, if there is to be one;
+            see :func:`sicot.index.build`.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         state = {key: value.detach().to("cpu", torch.float32).contiguous() for key, value in model.state_dict().items()}
+        lookup = None
+        if len(prepared.classes) > settings.above:
+            lookup = index.build(Rows.of(model.classifier).cpu(), queries_ND, settings.candidates, settings.recall)
+            lookup.write(root / index.FILE)
+            state["means_2CD"] = state["means_2CD"][:, :0]  # only what is enrolled is compared with them
         save_file(state, root / "weights.safetensors")
         for file in ("classes.parquet", "vocabulary.parquet"):
             (root / file).write_bytes(storage.read_bytes(f"{prepared.root}/{file}"))
-        files = {file: _sha256(root / file) for file in FILES}
         # weights are pinned to no file or name on this machine: the bundle carries them
-        settings = model.config.model_copy(
+        network = model.config.model_copy(
             update={"visual": model.config.visual.model_copy(update={"weights": None})}, deep=True
         )
         manifest = prepared.manifest
@@ -314,7 +380,7 @@ def write(
             name=name,
             digest="",
             created=now(),
-            model=settings,
+            model=network,
             images=manifest.images,
             text=manifest.text,
             classes=manifest.classes,
@@ -325,12 +391,26 @@ def write(
             data_digest=manifest.digest,
             training=training,
             metrics={},
-            files=files,
+            files={path.name: _sha256(path) for path in sorted(root.iterdir())},
+            index=lookup.about if lookup else None,
         )
         info = info.model_copy(update={"digest": digest_of(info)})
         (root / "bundle.json").write_text(info.model_dump_json(indent=1))
         storage.replace_folder(folder, uri)
     return info
+
+
+def _empty(info: Info) -> SICoT:
+    """The model that a bundle is of, without weights; what there is of every class takes no memory."""
+    words, dimension = info.vocabulary + 1, info.model.dimension
+    model = SICoT(
+        info.model, info.images.size, torch.zeros(0), torch.zeros(words, info.word_dimension), torch.zeros(words)
+    )
+    with torch.device("meta"):
+        model.classifier.weight = nn.Parameter(torch.empty(info.classes, dimension))
+        model.log_prior_C = torch.empty(info.classes)
+        model.means_2CD = torch.empty(2, 0 if info.index else info.classes, dimension)
+    return model
 
 
 def annotate(uri: str, metrics: dict[str, Any]) -> None:

@@ -398,6 +398,21 @@ class Evaluate(Section):
         return self
 
 
+class Index(Section):
+    """How a model of very many classes finds the few that an answer is about; decided when its bundle is written."""
+
+    above: Count = 50_000
+    """With more classes than this, answers are looked up in an index instead of comparing with every class.
+
+    Probabilities are then shared out among the candidates alone, and no product can be enrolled."""
+    candidates: Count = 200
+    """Classes that the index proposes; their logits are computed exactly. No answer ranks more."""
+    recall: Share = 0.99
+    """Share of the ten best classes that must be among the candidates, measured on validation.
+
+    The fastest index that reaches it is kept; one that compares with every class where no faster one does."""
+
+
 class Registry(Section):
     """When a new model may become the champion."""
 
@@ -514,6 +529,7 @@ class Experiment(Job):
     model: Model = Model()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    index: Index = Index()
     registry: Registry = Registry()
     serve: Serve = Serve()
     tune: Tune = Tune()

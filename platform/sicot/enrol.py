@@ -42,9 +42,12 @@ def enrol(base: Bundle, products: Mapping[str, Sequence[Query]]) -> Bundle:
     A product that was enrolled before is known by what is given now. Of each, `PER_CLASS` rows are used.
 
     Raises:
-        UserError: a label is empty, or of a class that the model was trained on; nothing is given for it; a photo
-            cannot be read, or words are not in the vocabulary; there are too many products.
+        UserError: the model looks its classes up in an index; a label is empty, or of a class that the model was
+            trained on; nothing is given for it; a photo cannot be read, or words are not in the vocabulary; there are
+            too many products.
     """
+    if base.info.index:
+        raise UserError(_too_many(base))
     kept, trained = base.enrolled.without(set(products)), set(base.trained.labels)
     if len(kept) + len(products) > enrolled.MOST_PRODUCTS:
         raise UserError(f"more than {enrolled.MOST_PRODUCTS:,} enrolled products: it is time to train a model on them")
@@ -76,9 +79,13 @@ def carry(old: Bundle, new: Bundle) -> tuple[Bundle, dict[str, str]]:
     Returns:
         The bundle, `new` itself if there is nothing to carry, and why products were left behind, by label.
     """
-    products, left = {}, {}
+    products, left, known = {}, {}, set(new.classes.labels if len(old.enrolled) else ())
     for label in old.enrolled.labels:
-        if label not in new.classes.labels:
+        if label in known:
+            continue
+        if new.info.index:
+            left[label] = _too_many(new)
+        else:
             queries = [Query(row["image"], row["title"], tuple(row["tags"])) for row in old.enrolled.of(label)]
             try:
                 _imprint(new, queries)
@@ -121,8 +128,10 @@ class Gathered:
 def gather(base: Bundle, dataset: Dataset) -> Gathered:
     """What a catalogue (in the schema of `sicot.catalogue.schema.ROW`) has of products that are not trained.
 
-    :class:`UserError` if that is nothing.
+    :class:`UserError` if that is nothing, or the model cannot enrol any.
     """
+    if base.info.index:
+        raise UserError(_too_many(base))
     products: dict[str, list[Query]] = {}
     bad, trained, spare, known = [], 0, 0, set(base.trained.labels)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a few rows need no progress, errors reach the caller
@@ -178,6 +187,13 @@ def save(made: Bundle, uri: str) -> None:
             (Path(folder) / name).write_bytes(content)
         (Path(folder) / "bundle.json").write_text(made.info.model_dump_json(indent=1))
         storage.replace_folder(folder, uri)
+
+
+def _too_many(base: Bundle) -> str:
+    return (
+        f"the model looks its {base.info.classes:,} classes up in an index: enrolment compares with all of them; "
+        "train a model on the products instead"
+    )
 
 
 def _bounded(base: Bundle, query: Query) -> Query:

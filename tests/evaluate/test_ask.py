@@ -18,7 +18,7 @@ from PIL import Image
 from sicot.bundle import Bundle, Item, Query
 from sicot.catalogue.schema import ROW
 from sicot.errors import UserError
-from sicot.evaluate.ask import Question, Unanswerable, ask, logits, read
+from sicot.evaluate.ask import Question, Unanswerable, ask, read, tops
 from sicot.evaluate.predict import PREDICTION, predict
 from tests import builders
 
@@ -86,14 +86,15 @@ class TestABatch:
             assert told["both"][f"{regime}_refused"] == bundle.predict([query], 3)[0].unknown
             assert told["both"][f"{regime}_probability"] == pytest.approx([r.probability for r in alone], abs=1e-5)
 
-    def test_logits_are_the_bundles_own(self, bundle: Bundle, rows: pa.Table) -> None:
+    def test_the_best_classes_are_the_bundles_own(self, bundle: Bundle, rows: pa.Table) -> None:
         items = [item for item in read(bundle, rows.slice(0, 4)) if isinstance(item, Item)]
         images = torch.from_numpy(np.stack([item.image_HW3 for item in items if item.image_HW3 is not None]))
         words = bundle.pad([item.words for item in items])
         own = {"image": bundle.logits(images, None)[0], "image_text": bundle.logits(images, words)[0]}
-        for regime, places, z_BC in logits(bundle, items, ["image", "image_text"]):
+        for regime, places, top in tops(bundle, items, ["image", "image_text"], 3):
             assert places == [0, 1, 2, 3]
-            torch.testing.assert_close(z_BC, own[regime])
+            best = own[regime].softmax(1).topk(3)
+            torch.testing.assert_close((top.p_BK, top.classes_BK), tuple(best))
 
     def test_without_known_words_the_answer_is_exactly_the_photos(self, bundle: Bundle, rows: pa.Table) -> None:
         told = {r["id"]: r for r in Question(ALL, 3)(bundle, rows).to_pylist()}

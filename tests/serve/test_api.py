@@ -96,6 +96,15 @@ def test_an_unknown_product_is_said_to_be_one_and_still_ranked():
     assert about["threshold"] == {"image": 0.5, "image_text": 0.4, "text": 0.3}
 
 
+def test_a_model_that_looks_classes_up_says_so_and_ranks_no_more_than_its_candidates():
+    model, about = Recorded(), {"kind": "lists", "candidates": 2, "recall": 0.992, "ms": 1.4}
+    model.info = INFO.model_copy(update={"index": about})
+    told = talk(model, lambda client: client.get("/v1/model")).json()
+    assert (told["index"], told["limits"]["max_k"]) == (about, 2)
+    assert refusal(post(model, data={"title": "red", "k": "3"})) == (422, "bad_field")
+    assert talk(Recorded(), lambda client: client.get("/v1/model")).json()["index"] is None
+
+
 def test_an_empty_file_field_of_a_browser_is_no_photo():
     model = Recorded()
     boundary = "--b\r\nContent-Disposition: form-data; name="

@@ -107,9 +107,7 @@ def test_a_checkpoint_read_by_others_holds_the_same_rows(tmp_path: Path) -> None
     rows_CD, squares_C = torch.randn(11, 3), torch.rand(11)
     for rank in range(4):
         first, end = bounds(11, rank, 4)
-        shards.write(
-            tmp_path, shards.TRAINING, first, {"rows": rows_CD[first:end], "squares": squares_C[first:end]}
-        )
+        shards.write(tmp_path, shards.TRAINING, first, {"rows": rows_CD[first:end], "squares": squares_C[first:end]})
     for world in (1, 2, 3, 4, 12):
         for rank in range(world):
             first, end = bounds(11, rank, world)
@@ -127,9 +125,7 @@ def test_a_checkpoint_that_lacks_classes_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("copy", [{"ema": 0.9}, {"patience": 2}])
-def test_settings_that_copy_the_classifier_are_refused(
-    data: PreparedSet, tmp_path: Path, copy: dict[str, Any]
-) -> None:
+def test_settings_that_copy_the_classifier_are_refused(data: PreparedSet, tmp_path: Path, copy: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=rf"train.{next(iter(copy))} keeps a second copy"):
         worker.fit(settings(tmp_path, **copy), data, lambda metrics, save: None)
 

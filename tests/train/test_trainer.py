@@ -7,12 +7,17 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
+from ray.train import Checkpoint
+from torch import Tensor
 
-from sicot import storage
+from sicot import index, storage
 from sicot.bundle import Bundle
+from sicot.config import Index
 from sicot.errors import UserError
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import compare, trainer, worker
@@ -80,6 +85,36 @@ def test_more_workers_than_places_are_refused_at_once(ray_cluster: None, data: P
     settings = experiment(tmp_path, workers=64)
     with pytest.raises(UserError, match="training with 64 workers needs 64 CPUs, the cluster has 6"):
         trainer.fit(settings, data, None, settings.folder)
+
+
+@pytest.mark.parametrize("rows_to_ask_by", [True, False])
+def test_many_classes_are_looked_up_in_an_index_chosen_by_validation(
+    rows_to_ask_by: bool, data: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = experiment(tmp_path, epochs=1).model_copy(update={"index": Index(above=5)})
+    reports: list[dict[str, Any]] = []
+
+    def report(metrics: dict[str, Any], save: worker.Save) -> None:
+        reports.append(metrics)
+        save(tmp_path)
+
+    worker.fit(settings, data, report)
+    asked: list[int] = []
+    build = index.build
+
+    def noted(rows: index.Rows, x_ND: Tensor | None, *rest: Any) -> index.Index:
+        asked.append(0 if x_ND is None else len(x_ND))
+        return build(rows, x_ND, *rest)
+
+    monkeypatch.setattr(index, "build", noted)
+    if not rows_to_ask_by:
+        monkeypatch.setattr(trainer, "_ask", lambda *given: {})
+    last = SimpleNamespace(checkpoint=Checkpoint(str(tmp_path)), metrics=reports[-1])
+    made = Bundle.load(trainer._bundle(settings, data, last, f"{tmp_path}/bundle", "0" * 64))
+    assert made.info.index is not None
+    assert made.info.index["recall"] == 1
+    worded = sum(any(row) for file in data.parquet("val") for row in file.read(["words"])["words"].to_pylist())
+    assert asked == [24 + 2 * worded if rows_to_ask_by else 0]  # every way of asking
 
 
 def test_the_comparison_pairs_seeds_and_keeps_what_is_done(

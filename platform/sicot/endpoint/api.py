@@ -90,7 +90,7 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
     limits = schema.Limits(
         max_bytes=settings.max_bytes,
         max_pixels=min(settings.max_pixels, info.images.max_pixels),
-        max_k=settings.max_k,
+        max_k=min(settings.max_k, info.ranks) if info.index else settings.max_k,
     )
 
     @app.post(
@@ -130,6 +130,7 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
             classes=info.classes + info.enrolled,
             vocabulary=info.vocabulary,
             threshold=info.threshold,
+            index=info.index,
             metrics=info.metrics,
             limits=limits,
         )

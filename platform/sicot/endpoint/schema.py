@@ -58,7 +58,7 @@ class Class(Wire):
     label: str
     """The class, as the catalogue calls it."""
     probability: Share
-    """Calibrated probability; over all classes they sum to 1."""
+    """Calibrated probability; over all classes, or all candidates of the model's index, they sum to 1."""
 
 
 class Word(Wire):
@@ -145,6 +145,8 @@ class About(Wire):
     """How many words it knows."""
     threshold: dict[str, float]
     """The score below which an answer is "unknown product", by the way of asking: image, image_text, text."""
+    index: dict[str, Any] | None
+    """What its classes are looked up in, and how well and fast; null where an answer compares with all of them."""
     metrics: dict[str, Any]
     """How well it did when it was evaluated."""
     limits: Limits

@@ -3,7 +3,7 @@
 Rows come in the catalogue's schema (photo as bytes or URI, title, tags) or in the prepared set's (photo, tokens).
 No row is dropped: one that cannot be answered keeps its id and says why.
 
-B batch, H height, W width, T words, C classes.
+B batch, H height, W width, T words, K ranked classes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ import pyarrow as pa
 import ray
 import torch
 from ray.data import ActorPoolStrategy, Dataset
-from torch import Tensor
 from tqdm import tqdm
 
 from sicot import storage
-from sicot.bundle import Bundle, Item
+from sicot.bundle import Bundle, Item, Top
 from sicot.prepare.images import BadImage
 from sicot.prepare.photos import READERS, fetch
 from sicot.prepare.text import texts
@@ -87,9 +86,8 @@ class Question:
         reasons = [row.reason if isinstance(row, Unanswerable) else _no_photo(row) for row in rows]
         columns = {"id": batch["id"], "label": batch["label"], "reason": pa.array(reasons, pa.string())}
         best: dict[str, list[Any]] = {regime: [(None, None, None)] * len(rows) for regime in self.regimes}
-        for regime, places, z_BC in logits(bundle, rows, self.regimes):
-            top = z_BC.softmax(1).topk(min(self.k, z_BC.shape[1]))
-            for place, classes, p in zip(places, top.indices.tolist(), top.values.tolist(), strict=True):
+        for regime, places, top in tops(bundle, rows, self.regimes, self.k):
+            for place, classes, p in zip(places, top.classes_BK.tolist(), top.p_BK.tolist(), strict=True):
                 # in this regime, but a photo without known words is asked alone
                 row = rows[place]
                 asked = bundle.regime(row) if regime == "image_text" and isinstance(row, Item) else regime
@@ -103,25 +101,25 @@ class Question:
 
 
 @torch.inference_mode()
-def logits(
-    bundle: Bundle, rows: Sequence[Item | Unanswerable], regimes: Sequence[str]
-) -> Iterator[tuple[str, list[int], Tensor]]:
-    """For each regime: its name, the places of the rows that it can answer, and their calibrated logits z_BC.
+def tops(
+    bundle: Bundle, rows: Sequence[Item | Unanswerable], regimes: Sequence[str], k: int
+) -> Iterator[tuple[str, list[int], Top]]:
+    """For each regime: its name, the places of the rows that it can answer, and their k best classes.
 
-    What :meth:`Bundle.logits` says, but a photo goes through the trunk once for all regimes.
+    What :meth:`Bundle.answer` says, but a photo goes through the trunk once for all regimes.
     """
     items = {place: row for place, row in enumerate(rows) if isinstance(row, Item)}
     photos = {place: item.image_HW3 for place, item in items.items() if item.image_HW3 is not None}
     if photos:
         v_BD = bundle.see(torch.from_numpy(np.stack(list(photos.values()))))
         if "image" in regimes:
-            yield "image", list(photos), bundle.judge(v_BD, None)[0]
+            yield "image", list(photos), bundle.top(v_BD, None, k)
         if "image_text" in regimes:
             words_BT = bundle.pad([items[place].words for place in photos])
-            yield "image_text", list(photos), bundle.judge(v_BD, words_BT)[0]
+            yield "image_text", list(photos), bundle.top(v_BD, words_BT, k)
     worded = [place for place, item in items.items() if any(item.words)]
     if worded and "text" in regimes:
-        yield "text", worded, bundle.logits(None, bundle.pad([items[place].words for place in worded]))[0]
+        yield "text", worded, bundle.top(None, bundle.pad([items[place].words for place in worded]), k)
 
 
 # ---------------------------------------------------------------- rows

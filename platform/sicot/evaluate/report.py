@@ -59,7 +59,7 @@ def content(bundle: Bundle, answers: Mapping[str, Answers], rows: dict[str, Any]
         "risk_coverage": {regime: metrics.risk_coverage(each) for regime, each in answers.items()},
         "tail_confusions": {
             regime: [
-                {**pair, "true": classes.labels[pair["true"]], "given": classes.labels[pair["given"]]}
+                {**pair, **dict(zip(("true", "given"), classes.named([pair["true"], pair["given"]]), strict=True))}
                 for pair in metrics.confusions(each, group)
             ]
             for regime, each in answers.items()
@@ -187,6 +187,7 @@ def model_card(report: dict[str, Any]) -> str:
         "logits divided by "
         + ", ".join(f"{model['temperature'][regime]:.3g} ({NAMES[regime]})" for regime in NAMES)
         + ", fitted on validation",
+        *([_looked_up(model["index"])] if model["index"] else []),
         "called unknown below a probability of "
         + ", ".join(f"{model['threshold'][regime]:.3g} ({NAMES[regime]})" for regime in NAMES),
     ]
@@ -204,6 +205,13 @@ def model_card(report: dict[str, Any]) -> str:
         LIMITS,
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _looked_up(index: Mapping[str, Any]) -> str:
+    return (
+        f"answers are looked up in an index ({index['kind']}): of the ten best classes {index['recall']:.1%} are among "
+        f"its {index['candidates']} candidates, and probabilities are shared out among these"
+    )
 
 
 def _markdown_table(figures: Mapping[str, Mapping[str, Any]]) -> str:

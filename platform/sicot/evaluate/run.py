@@ -38,7 +38,7 @@ class Rows:
     dataset: Dataset
     name: str
     """For people: where the rows are from."""
-    labels: list[str] | None = None
+    labels: pa.Array | None = None
     """Names of the labels where rows hold them as numbers."""
 
 
@@ -137,8 +137,7 @@ def gate_question(
         tail = {
             label
             for bundle in bundles
-            for label, group in zip(bundle.classes.labels, bundle.classes.group, strict=True)
-            if group == "tail"
+            for label in bundle.classes.named(np.flatnonzero(bundle.classes.group == "tail"))
         }
         return [_gate_figures(bundle, rows, tail, settings) for bundle in bundles]
 
@@ -193,7 +192,7 @@ def _rows_of(prepared: PreparedSet, uris: list[str], name: str) -> Rows:
         raise UserError(f"{name} has no rows")
     work = ray.data.from_arrow([pa.Table.from_pylist([group]) for group in groups])
     dataset = work.map_batches(_row_group, batch_size=1, batch_format="pyarrow")
-    return Rows(dataset, name, prepared.classes.labels)
+    return Rows(dataset, name, prepared.classes.label)
 
 
 @contextmanager
@@ -223,7 +222,7 @@ def _labelled(table: pa.Table, rows: Rows) -> pa.Table:
         raise UserError(f"{rows.name} has no rows")
     labels = table["label"]
     if rows.labels is not None:
-        labels = pa.chunked_array([pa.array(rows.labels, pa.string()).take(labels.combine_chunks())])
+        labels = pa.chunked_array([rows.labels.take(labels.combine_chunks())])
     labels = pc.utf8_trim_whitespace(labels.cast(pa.string()))
     table = table.set_column(table.schema.get_field_index("label"), "label", labels)
     has = pc.fill_null(pc.not_equal(labels, ""), False)
@@ -235,7 +234,7 @@ def _labelled(table: pa.Table, rows: Rows) -> pa.Table:
 
 def _target(table: pa.Table, bundle: Bundle) -> np.ndarray:
     """Class index of each row's label, int [N]; `UNKNOWN` where the bundle does not have it."""
-    found = pc.index_in(table["label"], value_set=pa.array(bundle.classes.labels, pa.string()))
+    found = pc.index_in(table["label"], value_set=bundle.classes.label)
     return pc.fill_null(found, UNKNOWN).to_numpy().astype(np.int64)
 
 

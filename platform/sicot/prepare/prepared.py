@@ -12,6 +12,7 @@ Word id 0 means "no word": padding, or a word the vocabulary does not have.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -86,9 +87,18 @@ class Classes:
     table: pa.Table
 
     @cached_property
+    def label(self) -> pa.Array:
+        """Label of each class index, as a column: for a million classes, and a few of them."""
+        return self.table["label"].combine_chunks()
+
+    @cached_property
     def labels(self) -> list[str]:
         """Label of each class index."""
-        return self.table["label"].to_pylist()
+        return self.label.to_pylist()
+
+    def named(self, classes: Sequence[int] | np.ndarray) -> list[str]:
+        """Labels of some classes."""
+        return self.label.take(pa.array(classes, pa.int64())).to_pylist()
 
     @cached_property
     def count(self) -> np.ndarray:
@@ -103,7 +113,8 @@ class Classes:
     @cached_property
     def group(self) -> np.ndarray:
         """head, medium or tail of each class, str [C]."""
-        return np.asarray(self.table["group"].to_pylist())
+        groups = self.table["group"].combine_chunks().dictionary_encode()
+        return np.asarray(groups.dictionary.to_pylist(), str)[groups.indices.to_numpy()]
 
     def __len__(self) -> int:
         return self.table.num_rows

@@ -29,6 +29,7 @@ from sicot.errors import UserError
 from sicot.prepare.prepared import PreparedSet
 from sicot.track import Run
 from sicot.train import progress, shards, worker
+from sicot.train.calibration import ask
 
 
 def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: str) -> str:
@@ -141,6 +142,10 @@ class LogToRun(UserCallback):
 LOGGED = ("learning_rate", "images_per_s", "data_wait", "seconds")
 
 
+QUERIES = 1000
+"""Rows of validation that the index is chosen by, for each way of asking."""
+
+
 def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: str, settings: str) -> str:
     """Write the bundle from the last checkpoint."""
     model = worker.build(experiment, prepared)
@@ -153,6 +158,7 @@ def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: s
             state["classifier.weight"] = rows_CD
         model.load_state_dict(state, assign=True)
     training = {
+        **{name: result.metrics[name] for name in ("lean",) if name in result.metrics},
         "settings": settings,
         "workers": experiment.train.workers,
         "epochs": result.metrics["epoch"],
@@ -160,7 +166,13 @@ def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: s
         "images_per_s": round(result.metrics["images_per_s"], 1),
         "train": experiment.train.model_dump(mode="json"),
     }
-    info = bundle.write(place, experiment.name, model, prepared, result.metrics["calibration"], training)
+    index = experiment.index.model_copy(update={"above": 0}) if sharded else experiment.index
+    queries_ND = None
+    if len(prepared.classes) > index.above:
+        asked = ask(model.eval(), prepared, experiment.evaluate.batch_size)
+        queries_ND = torch.cat([x_ND[:QUERIES] for x_ND, _ in asked.values()]) if asked else None
+    calibration = result.metrics["calibration"]
+    info = bundle.write(place, experiment.name, model, prepared, calibration, training, index, queries_ND)
     print(f"bundle: {place} (digest {info.digest[:12]})", flush=True)
     return place
 

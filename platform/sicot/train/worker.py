@@ -167,7 +167,7 @@ def finish_sharded(
     assert head is not None
     lean = lean_on_means(model, head, prepared, measured.batch_size, rank, world)
     trained_RD, head.rows_RD = head.rows_RD, lean.rows_RD
-    calibration = calibrate(model, prepared, measured.batch_size, measured.known_kept, head)
+    calibration = calibrate(model, prepared, measured.batch_size, measured.known_kept, head, config.index.candidates)
     head.rows_RD = trained_RD
 
     def write(folder: Path) -> None:
