@@ -90,7 +90,8 @@ def run(experiment: Experiment, start: Start, stop: Callable[[], None], dashboar
             prepared = _prepare(experiment, tracked)
         with step("train"):
             place = trainer.fit(experiment, prepared, tracked, experiment.folder)
-        visual, further = {}, []
+        visual: dict[str, Any] = {}
+        further: list[dict[str, Any]] = []
         for name in baselines:
             with step(name):
                 visual, further = _baseline(experiment, prepared, tracked)

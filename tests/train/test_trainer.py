@@ -108,7 +108,7 @@ def test_many_classes_are_looked_up_in_an_index_chosen_by_validation(
 
     monkeypatch.setattr(index, "build", noted)
     if not rows_to_ask_by:
-        monkeypatch.setattr(trainer, "_ask", lambda *given: {})
+        monkeypatch.setattr(trainer, "ask", lambda *given: {})
     last = SimpleNamespace(checkpoint=Checkpoint(str(tmp_path)), metrics=reports[-1])
     made = Bundle.load(trainer._bundle(settings, data, last, f"{tmp_path}/bundle", "0" * 64))
     assert made.info.index is not None

@@ -54,10 +54,10 @@ def summary(answers: Answers, group: np.ndarray, bins: int = 15) -> dict[str, An
         bins: bins of the calibration error.
 
     Returns:
-        top1, top5, top10 (micro, all rows), macro (mean over the classes that have rows), head, medium, tail (rows of these
-        classes; enrolled too, if there are any), ece: shares in [0, 1], None where there is no row to tell; `ci95`:
-        [low, high] of each; `rows`; `unknown_labels`: rows with a label the model does not know, wrong in top1, top5
-        and top10, left out elsewhere.
+        top1, top5, top10 (micro, all rows), macro (mean over the classes that have rows), head, medium, tail (rows of
+        these classes; enrolled too, if there are any), ece: shares in [0, 1], None where there is no row to tell;
+        `ci95`: [low, high] of each; `rows`; `unknown_labels`: rows with a label the model does not know, wrong in
+        top1, top5 and top10, left out elsewhere.
         Of the rows with a known label: `coverage`, the share that is not refused, `kept`, top-1 of these, and `aurc`.
         Of the others: `refused`, the share that is called unknown, as it should; `auroc` tells the two kinds apart.
     """

@@ -83,9 +83,13 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
 
 
 def fingerprint(experiment: Experiment, prepared: PreparedSet) -> str:
-    """Names what a training is of: the settings that shape its result, the trunk's first weights, the data."""
-    settings = experiment.model_dump(mode="json", include={"model": True, "train": True, "evaluate": {"known_kept"}})
-    for name in ("gpu", "compile", "checkpoint_steps", "max_failures", "loader_threads"):
+    """Names what a training is of: the settings that shape its result, the trunk's first weights, the data.
+
+    The number of workers is not among them: what some have begun, more or fewer may finish.
+    """
+    shaping: Any = {"model": True, "train": True, "evaluate": {"known_kept"}, "index": True}
+    settings = experiment.model_dump(mode="json", include=shaping)
+    for name in ("workers", "gpu", "compile", "checkpoint_steps", "max_failures", "loader_threads"):
         del settings["train"][name]
     weights = settings["model"]["visual"]["weights"]
     if weights and storage.exists(weights):  # a file, wherever it is

@@ -42,7 +42,8 @@ class Position:
     """Where training stands."""
 
     epoch: int = 0
-    step: int = 0  # batches done in this epoch
+    step: int = 0  # batches done in this epoch, of so many:
+    steps: int = 0
     seconds: float = 0.0  # spent in training steps so far
     speeds: list[float] = field(default_factory=list)  # images/s of each epoch
     best: float = -1.0
@@ -105,7 +106,7 @@ def fit(
     head = shards.head_of(config, model, rank, world, device, checkpoint)
     learner = Learner(train, model, moves, device, world, head)
     patience = train.patience if prepared.manifest.rows["val"] else 0
-    at = _restore(learner, checkpoint, device) if checkpoint else Position()
+    at = _restore(learner, checkpoint, device, len(batches)) if checkpoint else Position(steps=len(batches))
 
     def save(folder: Path) -> None:
         if rank == 0:
@@ -266,11 +267,18 @@ def validate(
     return scores
 
 
-def _restore(learner: Learner, checkpoint: Path, device: torch.device) -> Position:
-    """Continue from a checkpoint; the rows of a sharded classifier are there already."""
+def _restore(learner: Learner, checkpoint: Path, device: torch.device, steps: int) -> Position:
+    """Continue from a checkpoint; the rows of a sharded classifier are there already.
+
+    An epoch of another number of workers has other batches: the same share of it, and of the schedule, counts as done.
+    """
     state = torch.load(checkpoint / "state.pt", map_location=device, weights_only=True)
     learner.restore(state["learner"])
-    return Position(**state["position"])
+    at = Position(**state["position"])
+    if at.steps != steps:
+        learner.schedule.last_epoch = round(learner.schedule.last_epoch * steps / at.steps)
+        at.step, at.steps = at.step * steps // at.steps, steps
+    return at
 
 
 def _seed(seed: int, epoch: int, step: int, rank: int) -> None:
