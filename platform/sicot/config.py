@@ -83,7 +83,7 @@ class Synthetic(Section):
     """The embedded catalogue: rendered products with noisy Chinese and English words."""
 
     rows: Count = 3000
-    """Number of rows, validation and test included; at least 3 a class."""
+    """Number of rows, validation and test included; at least one a class, 3 for every class to be tested."""
     classes: Annotated[int, Field(ge=2, le=1_000_000)] = 60
     """Number of products."""
     imbalance: Annotated[float, Field(ge=1.0)] = 50.0
@@ -99,8 +99,8 @@ class Synthetic(Section):
 
     @model_validator(mode="after")
     def _enough_rows(self) -> Self:
-        if self.rows < 3 * self.classes:
-            raise ValueError("rows must be at least 3 x classes: every class has rows to train on and one to test")
+        if self.rows < self.classes:
+            raise ValueError("rows must be at least as many as classes: every class has a row to train on")
         return self
 
 

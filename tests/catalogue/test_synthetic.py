@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from sicot.catalogue import render, shapes, synthetic, words
 from sicot.catalogue.schema import ROW
-from sicot.config import Synthetic
+from sicot.config import Experiment, Synthetic, load
 
 DEMO = Synthetic(rows=2400, classes=40, imbalance=40, image_size=32)
 
@@ -61,19 +62,20 @@ def test_the_dataset_is_the_rows_in_many_blocks() -> None:
 
 
 @given(
-    classes=st.integers(2, 300), per_class=st.integers(3, 200), imbalance=st.floats(1, 500), extra=st.integers(0, 299)
+    classes=st.integers(2, 300), per_class=st.integers(1, 200), imbalance=st.floats(1, 500), extra=st.integers(0, 299)
 )
 @settings(max_examples=200, deadline=None)
 def test_counts_follow_zipf_and_sum_up(classes: int, per_class: int, imbalance: float, extra: int) -> None:
     total = classes * per_class + extra
     count = synthetic.counts(total, classes, imbalance)
     assert count.sum() == total
-    assert count.min() >= synthetic.SMALLEST
+    assert count.min() >= (synthetic.SMALLEST if total >= synthetic.SMALLEST * classes else 1)
     assert np.all(count[:-1] >= count[1:] - 1)
-    train, val, test = synthetic.deal(count)
+    train, val, test = synthetic.deal(count, np.arange(classes))
     assert np.all(train + val + test == count)
     assert train.min() >= 1
-    assert test.min() >= 1
+    assert test[count >= synthetic.SMALLEST].min(initial=1) >= 1
+    assert test.min() >= 0
     assert val.min() >= 0
     assert np.all(np.abs(test[count >= 50] / count[count >= 50] - 0.2) <= 0.02)
     assert np.all(np.abs(val[count >= 50] / count[count >= 50] - 0.1) <= 0.02)
@@ -82,14 +84,33 @@ def test_counts_follow_zipf_and_sum_up(classes: int, per_class: int, imbalance: 
 
 
 def test_rare_classes_give_the_test_a_few_rows() -> None:
-    train, _, test = synthetic.deal(np.array([3, 6, 9, 12, 14]))
+    count = np.array([3, 6, 9, 12, 14])
+    train, _, test = synthetic.deal(count, np.arange(5))
     assert test.tolist() == [1, 2, 3, 3, 3]
     assert train.tolist() == [2, 3, 5, 8, 10]
 
 
+def test_of_classes_with_two_rows_a_quarter_is_tested_and_of_one_row_none() -> None:
+    train, val, test = synthetic.deal(np.repeat([2, 1], 400), np.arange(800))
+    assert (train.min(), val.sum()) == (1, 0)
+    assert (test[:400].sum(), test[400:].sum()) == (100, 0)
+
+
+def test_a_shop_of_a_million_classes_has_a_head_and_a_thin_tail() -> None:
+    shop = load(Experiment, ["--preset", "million"])
+    catalogue, groups = shop.catalogue.synthetic, shop.prepare.groups
+    count = synthetic.counts(catalogue.rows, catalogue.classes, catalogue.imbalance)
+    train, val, test = synthetic.deal(count, np.arange(catalogue.classes))
+    assert (count.sum(), count.min()) == (2_000_000, 1)
+    assert 0.1 < test.sum() / catalogue.rows < 0.15
+    assert 0.01 < val.sum() / catalogue.rows < 0.04
+    assert (train > groups.head_above).sum() > 1000
+    assert 10_000 < (train >= groups.tail_below).sum() < 50_000
+
+
 def test_rows_have_the_counts_and_splits_that_were_dealt(demo: pa.Table) -> None:
     count = synthetic.counts(DEMO.rows, DEMO.classes, DEMO.imbalance)
-    dealt = np.stack(synthetic.deal(count))
+    dealt = np.stack(synthetic.deal(count, np.arange(DEMO.classes)))
     names = ["-".join(parts.values()) for parts in synthetic.class_parts(DEMO, np.arange(DEMO.classes))]
     have = Counter(zip(demo["label"].to_pylist(), demo["split"].to_pylist(), strict=True))
     for place, split in enumerate(("train", "val", "test")):
@@ -103,8 +124,17 @@ def test_the_order_of_rows_is_a_permutation(size: int, seed: int) -> None:
 
 
 def test_too_few_rows_are_refused() -> None:
-    with pytest.raises(ValidationError, match="at least 3 x classes"):
-        Synthetic(rows=100, classes=40)
+    assert Synthetic(rows=40, classes=40)
+    with pytest.raises(ValidationError, match="rows must be at least as many as classes"):
+        Synthetic(rows=39, classes=40)
+
+
+@pytest.mark.parametrize("rows", [40, 60, 119])
+def test_every_class_trains_however_few_rows_there_are(rows: int) -> None:
+    config = Synthetic(rows=rows, classes=40, image_size=16)
+    table = synthetic.rows(config, range(rows))
+    trained = table.filter(pc.equal(table["split"], "train"))
+    assert len(set(trained["label"].to_pylist())) == 40
 
 
 # ---------------------------------------------------------------- classes
@@ -118,8 +148,8 @@ def test_every_class_has_a_label_of_its_own(classes: int) -> None:
 
 
 def test_a_million_classes_are_made_one_row_at_a_time() -> None:
-    config = Synthetic(rows=20_000_000, classes=1_000_000, image_size=32)
-    table = synthetic.rows(config, [0, 12_345_678, 19_999_999])
+    config = Synthetic(rows=2_000_000, classes=1_000_000, image_size=32)
+    table = synthetic.rows(config, [0, 1_234_567, 1_999_999])
     assert len(set(table["label"].to_pylist())) == 3
     some = synthetic.class_parts(config, np.random.default_rng(0).integers(0, config.classes, 50_000))
     ranks = np.random.default_rng(0).integers(0, config.classes, 50_000)

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from sicot import config, errors, storage
 from sicot.errors import UserError
 from sicot.prepare import flow, images, pipeline, words, writing
-from sicot.prepare.prepared import ROW, ROW_GROUP, PreparedSet
-from sicot.prepare.text import tokenise
+from sicot.prepare import plan as planning
+from sicot.prepare.prepared import CLASSES, QUARANTINE, ROW, ROW_GROUP, VOCABULARY, PreparedSet
+from sicot.prepare.text import Vocabulary, tokenise
 
 COLOURS = ["red", "green", "blue", "白色"]
 
@@ -142,6 +143,29 @@ def test_a_file_is_written_by_one_task_and_never_too_large(split: list[int], siz
     for code in range(3):
         numbers = [number for each, number in names if each == code]
         assert numbers == sorted(numbers)  # so that the rows of a split keep their order
+
+
+@given(st.lists(st.lists(st.sampled_from(["red", "bag", "鞋子", "?"]), max_size=4), max_size=9), st.integers(0, 9))
+def test_words_have_the_ids_of_the_vocabulary_in_whatever_chunks(tokens: list[list[str]], cut: int) -> None:
+    known = ["鞋子", "red"]
+    columns = {"id": ["x"] * len(tokens), "image": [b""] * len(tokens), "tokens": tokens}
+    table = pa.table(columns, pa.schema([ROW.field(name) for name in columns]))
+    found = pa.concat_tables([table.slice(cut), table.slice(0, cut)])
+    made = writing._table(found, pa.chunked_array([np.zeros(len(tokens), np.int32)]), pa.array(known, pa.string()))
+    assert made["words"].to_pylist() == [Vocabulary(known).ids(row) for row in made["tokens"].to_pylist()]
+
+
+def test_equal_tables_have_an_equal_digest_in_whatever_chunks() -> None:
+    labels = [f"class-{n}" for n in range(9)]
+    classes = pa.table({"label": labels, "count": [1] * 9, "prior": [1 / 9] * 9, "group": ["tail"] * 9}, CLASSES)
+    vocabulary = pa.table({"word": labels, "count": [2] * 9, "idf": [0.5] * 9}, VOCABULARY)
+    digests = set()
+    for parts in ([(0, 9)], [(0, 4), (4, 5)], [(n, 1) for n in range(9)]):
+        one, two = (pa.concat_tables([table.slice(*part) for part in parts]) for table in (classes, vocabulary))
+        none = np.zeros(0, np.int64)
+        plan = planning.Plan(none, none, none, one, QUARANTINE.empty_table())
+        digests.add(pipeline._digest(config.Prepare(), plan, two, []))
+    assert len(digests) == 1
 
 
 def test_neither_blocks_nor_files_of_the_source_change_the_result(made: PreparedSet, tmp_path: Path) -> None:

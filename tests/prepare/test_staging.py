@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sicot.catalogue import schema
@@ -180,6 +181,16 @@ def test_a_row_that_is_staged_twice_is_taken_once(tmp_path: Path) -> None:
     assert len(files) == 2
     assert staging.take(files, keys, ["id"])["id"].to_pylist() == [row["id"] for row in good]
     assert staging.take(files, keys[2:4], ["id"])["id"].to_pylist() == [row["id"] for row in good[2:4]]
+
+
+@pytest.mark.parametrize(("rows", "groups"), [(1, 1), (33, 2), (2500, 64)])
+def test_a_file_is_read_in_pieces_however_large_it_is(tmp_path: Path, rows: int, groups: int) -> None:
+    row = {"id": "1", "split": None, "label": "bag", "text": None, "image": PHOTO, "tokens": ["bag"]}
+    staging._write(str(tmp_path), [{"key": n, "photo": n, **row} for n in range(rows)], staging.ROW)
+    [name] = staging.files(str(tmp_path))
+    assert abs(pq.ParquetFile(name).metadata.num_row_groups - groups) <= 2
+    keys = pa.chunked_array([pa.array(range(rows // 2, rows), pa.int64())])
+    assert staging.take([name], keys, ["photo"])["photo"].to_pylist() == list(range(rows // 2, rows))
 
 
 def test_half_written_files_are_not_read(tmp_path: Path) -> None:

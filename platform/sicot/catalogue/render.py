@@ -1,4 +1,8 @@
-"""Photos of the embedded catalogue's products: one product, one pose, one light, one JPEG."""
+"""Photos of the embedded catalogue's products: one product, one pose, one light, one JPEG.
+
+Colours are computed as planes, [3, height, width]: at the few pixels of a small photo, NumPy would spend its time on
+going from pixel to pixel.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+from numpy.typing import ArrayLike
+from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 
 from sicot.catalogue.shapes import COLOURS, EMBLEMS, PALETTES, PATTERNS, SIDE, SILHOUETTES
 
@@ -40,11 +45,11 @@ def photo(look: Look, size: int, random: np.random.Generator) -> bytes:
     """A JPEG of ``size`` x ``size`` pixels; pose, light, backdrop, occlusion and noise come from ``random``."""
     canvas = min(SIDE, size + size // 4)
     product = _pose(_product(look, canvas, random), size, random)
-    rgba = np.asarray(product, np.float32)
-    alpha = rgba[..., 3:] / 255.0
+    rgba = np.asarray(product).transpose(2, 0, 1).astype(np.float32, order="C")
+    alpha = rgba[3] / 255.0
     scene = _backdrop(size, random) * (1.0 - _shadow(product, random))
-    scene += alpha * (rgba[..., :3] - scene)
-    picture = Image.fromarray(scene.clip(0, 255).astype(np.uint8))
+    scene += alpha * (rgba[:3] - scene)
+    picture = _picture(scene)
     if random.random() < OCCLUDED:
         _occlude(picture, random)
     softness = size / 26 if random.random() < OUT_OF_FOCUS else size * random.uniform(0.0, 0.01)
@@ -56,14 +61,19 @@ def photo(look: Look, size: int, random: np.random.Generator) -> bytes:
     return stream.getvalue()
 
 
+def _picture(planes: np.ndarray) -> Image.Image:
+    """The image of float32 [3 or 4, height, width]; what is out of range is cut."""
+    return Image.fromarray(planes.clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
+
+
 # ---------------------------------------------------------------- the product, flat on its canvas
 
 
 class Parts(NamedTuple):
     """Coverage of each part in [0, 1] and the slope of the surface in [-1, 1], float32 [canvas, canvas]."""
 
-    body: np.ndarray
-    trim: np.ndarray
+    whole: np.ndarray
+    edge: np.ndarray  # the trim, where it is not on the body
     seam: np.ndarray
     slope_x: np.ndarray
     slope_y: np.ndarray
@@ -74,19 +84,24 @@ def _parts(silhouette: str, canvas: int) -> Parts:
     layers = [Image.new("L", (SIDE, SIDE)) for _ in range(3)]
     SILHOUETTES[silhouette][0](*(ImageDraw.Draw(layer) for layer in layers))
     body, trim, seam = (_scaled(layer, canvas) for layer in layers)
-    outline = Image.fromarray((np.maximum(body, trim) * 255).astype(np.uint8))
+    whole = np.maximum(body, trim)
+    outline = Image.fromarray((whole * 255).astype(np.uint8))
     # a blurred outline is a hill: its slope lights the product as if it were round
     hill = sum(np.asarray(outline.filter(ImageFilter.GaussianBlur(canvas * r)), np.float32) for r in (0.03, 0.1))
     slope_y, slope_x = np.gradient(hill)
     steepest = max(np.abs(slope_x).max(), np.abs(slope_y).max())
-    return Parts(body, trim, seam, slope_x / steepest, slope_y / steepest)
+    return Parts(whole, trim * (1.0 - body), seam, slope_x / steepest, slope_y / steepest)
 
 
 @lru_cache(maxsize=64)
 def _pattern(name: str, canvas: int) -> np.ndarray:
+    """Coverage of the pattern on two by two canvases: wherever one canvas is cut out, the pattern goes on all over it.
+
+    float32 [2 canvas, 2 canvas].
+    """
     layer = Image.new("L", (SIDE, SIDE))
     PATTERNS[name](ImageDraw.Draw(layer))
-    return _scaled(layer, canvas)
+    return np.tile(_scaled(layer, canvas), (2, 2))
 
 
 @lru_cache(maxsize=256)
@@ -110,35 +125,38 @@ def _scaled(layer: Image.Image, side: int) -> np.ndarray:
     return np.asarray(layer.resize((side, side), Image.Resampling.BOX), np.float32) / 255.0
 
 
+@lru_cache(maxsize=64)
 def _colour(name: str) -> np.ndarray:
-    return np.asarray(COLOURS[name], np.float32)
+    return _plane(COLOURS[name])
+
+
+def _plane(colour: ArrayLike) -> np.ndarray:
+    return np.asarray(colour, np.float32)[:, None, None]
 
 
 def _product(look: Look, canvas: int, random: np.random.Generator) -> Image.Image:
     """The lit product, RGBA; its colour runs on outside its outline, so that no fringe shows when it is turned."""
-    body, trim, seam, slope_x, slope_y = _parts(look.silhouette, canvas)
+    whole, edging, seam, slope_x, slope_y = _parts(look.silhouette, canvas)
     ground, figure, edge = (_colour(name) for name in PALETTES[look.palette])
     if look.trim != "matching":
         edge = _colour(look.trim)
-    weave = np.roll(_pattern(look.pattern, canvas), random.integers(0, canvas, 2), (0, 1))[..., None]
+    down, right = canvas - random.integers(0, canvas, 2)
+    weave = _pattern(look.pattern, canvas)[down : down + canvas, right : right + canvas]
     colour = ground + weave * (figure - ground)
-    colour += (trim * (1.0 - body))[..., None] * (edge - colour)
+    colour += edging * (edge - colour)
 
     x, y, diameter = (value * canvas // SIDE for value in SILHOUETTES[look.silhouette][1])
     over, under = _emblem(look.emblem, look.badge, diameter)
     left = int(x + PLACES[look.place][0] * diameter) - diameter // 2
     top = int(y + PLACES[look.place][1] * diameter) - diameter // 2
     if random.random() >= FROM_BEHIND:
-        patch = colour[top : top + diameter, left : left + diameter]
-        patch += under[..., None] * (_colour("white") - patch)
-        patch += over[..., None] * (_colour(look.ink) - patch)
+        patch = colour[:, top : top + diameter, left : left + diameter]
+        patch += under * (_colour("white") - patch)
+        patch += over * (_colour(look.ink) - patch)
 
     angle = random.uniform(0, math.tau)
     light = 1.0 + random.uniform(0.15, 0.45) * (slope_x * math.cos(angle) + slope_y * math.sin(angle)) - 0.3 * seam
-    rgba = np.empty((canvas, canvas, 4), np.uint8)
-    rgba[..., :3] = (colour * light[..., None]).clip(0, 255)
-    rgba[..., 3] = np.maximum(body, trim) * 255
-    return Image.fromarray(rgba)
+    return _picture(np.concatenate([colour * light, whole[None] * 255]))
 
 
 # ---------------------------------------------------------------- the photo around it
@@ -146,7 +164,7 @@ def _product(look: Look, canvas: int, random: np.random.Generator) -> Image.Imag
 
 def _pose(product: Image.Image, size: int, random: np.random.Generator) -> Image.Image:
     """Turn, scale, shift and view from the side; ``size`` x ``size``, RGBA."""
-    angle = math.radians(float(np.clip(random.normal(0, 11), -30, 30)))
+    angle = math.radians(min(max(random.normal(0, 11), -30.0), 30.0))
     scale = product.width / (size * random.uniform(0.62, 0.98))
     width, height = scale / random.uniform(0.82, 1.0), scale / random.uniform(0.92, 1.0)
     shear = random.uniform(-0.12, 0.12)
@@ -160,28 +178,35 @@ def _pose(product: Image.Image, size: int, random: np.random.Generator) -> Image
 
 
 def _backdrop(size: int, random: np.random.Generator) -> np.ndarray:
-    """A studio wall, a coloured one, or a table before a wall; float32 [size, size, 3]."""
-    along = np.linspace(-1, 1, size, dtype=np.float32)
-    wall = np.asarray(BACKDROPS[random.integers(len(BACKDROPS))], np.float32)
+    """A studio wall, a coloured one, or a table before a wall; float32 [3, size, size]."""
+    along, vignette = _middle(size)
+    wall = _plane(BACKDROPS[random.integers(len(BACKDROPS))])
     if random.random() < 0.2:
-        wall = 0.45 * wall + 0.55 * random.uniform(60, 230, 3).astype(np.float32)
+        wall = 0.45 * wall + 0.55 * _plane(random.uniform(60, 230, 3))
     slope = random.uniform(-0.08, 0.08, 2)
-    fall = 1.0 + slope[0] * along[:, None] + slope[1] * along[None, :] - 0.07 * (along[:, None] ** 2 + along**2)
-    scene = wall * fall[..., None].astype(np.float32)
+    fall = 1.0 + slope[0] * along[:, None] + slope[1] * along[None, :] - vignette
+    scene = wall * fall.astype(np.float32)
     if random.random() < 0.3:
         edge = int(size * random.uniform(0.55, 0.8))
-        wood = np.asarray(TABLES[random.integers(len(TABLES))], np.float32)
+        wood = _plane(TABLES[random.integers(len(TABLES))])
         grain = 1.0 + 0.05 * np.sin(np.arange(size - edge, dtype=np.float32) * random.uniform(0.5, 2.5))
-        scene[edge:] = wood * (fall[edge:] * grain[:, None])[..., None]
+        scene[:, edge:] = wood * (fall[edge:] * grain[:, None])
     return scene
 
 
+@lru_cache(maxsize=4)
+def _middle(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distance from the middle, float32 [size] in [-1, 1], and how much darker that makes a wall, [size, size]."""
+    along = np.linspace(-1, 1, size, dtype=np.float32)
+    return along, 0.07 * (along[:, None] ** 2 + along**2)
+
+
 def _shadow(product: Image.Image, random: np.random.Generator) -> np.ndarray:
-    """How much light the product takes from the backdrop, [size, size, 1] in [0, 0.45]."""
+    """How much light the product takes from the backdrop, float32 [size, size] in [0, 0.45]."""
     size = product.width
     soft = product.getchannel("A").filter(ImageFilter.BoxBlur(size * random.uniform(0.03, 0.07)))
     offset = (int(size * random.uniform(0.01, 0.06)), int(size * random.uniform(-0.05, 0.05)))
-    dark = np.roll(np.asarray(soft, np.float32), offset, (0, 1))[..., None]
+    dark = np.asarray(ImageChops.offset(soft, offset[1], offset[0]), np.float32)
     return dark * np.float32(random.uniform(0.15, 0.45) / 255)
 
 
@@ -207,8 +232,8 @@ def _occlude(picture: Image.Image, random: np.random.Generator) -> None:
 
 def _expose(picture: Image.Image, random: np.random.Generator) -> np.ndarray:
     """Brightness, white balance and sensor noise; uint8 [size, size, 3]."""
-    pixels = np.asarray(picture, np.float32) * (random.uniform(0.78, 1.1) * random.uniform(0.93, 1.07, 3)).astype(
-        np.float32
-    )
-    pixels += random.standard_normal(pixels.shape, np.float32) * np.float32(random.uniform(1, 9))
-    return pixels.clip(0, 255).astype(np.uint8)
+    gain = (random.uniform(0.78, 1.1) * random.uniform(0.93, 1.07, 3)).astype(np.float32)
+    rows = np.asarray(picture).reshape(picture.height, -1).astype(np.float32)  # pixel after pixel, as the noise is
+    rows *= np.tile(gain, picture.width)
+    rows += random.standard_normal(rows.shape, np.float32) * np.float32(random.uniform(1, 9))
+    return rows.clip(0, 255).astype(np.uint8).reshape(picture.height, picture.width, 3)

@@ -2,7 +2,8 @@
 
 A class is a combination of shared parts (silhouette, palette, emblem, pattern; in large catalogues also ink, place,
 badge and trim), so that every class has neighbours which differ in one part only: hard for the eye where rows are few,
-while a word that names the part settles it. How many rows a class has follows Zipf's law.
+while a word that names the part settles it. How many rows a class has follows Zipf's law. With fewer than three rows
+a class, the tail ends as thin as a shop's: in classes of two rows, a quarter of them tested, and of one.
 
 Row i depends on (seed, i) alone and costs about a millisecond: nothing is stored, any block can be made anywhere. The
 bytes are the same on every run of one installation; another release of Pillow may encode a JPEG differently.
@@ -27,7 +28,7 @@ from sicot.config import Synthetic
 if TYPE_CHECKING:
     import ray.data
 
-SMALLEST = 3  # rows of the rarest class: two to train on, one to test
+SMALLEST = 3  # rows of the rarest class, two to train on and one to test, where there are that many for every class
 CROWDING = 2  # combinations of parts for each class: the fewer, the more neighbours a class has
 
 PARTS: dict[str, tuple[str, ...]] = {
@@ -48,7 +49,7 @@ def dataset(config: Synthetic) -> ray.data.Dataset:
     """The catalogue as a lazy, streamed dataset with the columns of `schema.ROW`, in no particular order."""
     import ray.data
 
-    blocks = min(-(-config.rows // 512), 4096)
+    blocks = min(-(-config.rows // 512), 512)  # each becomes a file of what is prepared: not too many of those
 
     def render(indices: pa.Table) -> pa.Table:
         return rows(config, indices["id"].to_pylist())
@@ -86,26 +87,36 @@ def rows(config: Synthetic, indices: Iterable[int]) -> pa.Table:
 def counts(total: int, classes: int, imbalance: float) -> np.ndarray:
     """Rows of each class, most frequent first, int64 [classes]; their sum is ``total``.
 
-    Zipf's law with the largest ``imbalance`` times the smallest, as far as `SMALLEST` rows a class allow.
+    Zipf's law with the largest ``imbalance`` times the smallest, as far as `SMALLEST` rows a class allow, or one where
+    ``total`` is less than that for every class.
     """
+    least = SMALLEST if total >= SMALLEST * classes else 1
     law = np.arange(1, classes + 1, dtype=np.float64) ** -(np.log(imbalance) / np.log(classes))
     low, high = 0.0, float(total)
     for _ in range(100):  # the height of the curve that sums to `total`
         middle = (low + high) / 2
-        low, high = (low, middle) if np.maximum(SMALLEST, middle * law).sum() > total else (middle, high)
-    exact = np.maximum(SMALLEST, low * law)
+        low, high = (low, middle) if np.maximum(least, middle * law).sum() > total else (middle, high)
+    exact = np.maximum(least, low * law)
     whole = np.floor(exact).astype(np.int64)
     left = total - int(whole.sum())
     whole[np.argsort(whole - exact, kind="stable")[: left % classes]] += 1
     return whole + left // classes
 
 
-def deal(count: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training, validation and test rows of classes with ``count`` rows (>= 3).
+@lru_cache(maxsize=4)
+def _ends(total: int, classes: int, imbalance: float) -> np.ndarray:
+    """Place behind each class's last row when all rows stand in the order of their classes, int64 [classes]."""
+    return np.cumsum(counts(total, classes, imbalance))
 
-    About 70, 10 and 20 %; rare classes give more to the test, up to three rows, so that the tail can be measured.
+
+def deal(count: np.ndarray, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training, validation and test rows of the classes of each ``rank``, with ``count`` rows (>= 1).
+
+    About 70, 10 and 20 %; rare classes give more to the test, up to three rows, so that the tail can be measured. Of
+    two rows, every fourth class gives one, or these would crowd the test; a single row is for training.
     """
     test = np.maximum(np.rint(0.2 * count), np.minimum(3, count // 3)).astype(np.int64)
+    test += (count == 2) & (rank % 4 == 0)
     val = np.maximum(np.rint(0.1 * count), count >= 6).astype(np.int64) * (count > SMALLEST)
     return count - val - test, val, test
 
@@ -113,11 +124,11 @@ def deal(count: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def places(config: Synthetic, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Class rank (0 = most frequent) and split (place in `schema.SPLITS`) of each row, int64 [N] each."""
     count = counts(config.rows, config.classes, config.imbalance)
-    ends = np.cumsum(count)
+    ends = _ends(config.rows, config.classes, config.imbalance)
     place = _shuffled(indices, config.rows, config.seed)
     rank = np.searchsorted(ends, place, "right")
     nth = place - (ends[rank] - count[rank])
-    train, val, _ = deal(count[rank])
+    train, val, _ = deal(count[rank], rank)
     return rank, (nth >= train).astype(np.int64) + (nth >= train + val)
 
 

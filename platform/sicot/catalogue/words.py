@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -109,6 +110,8 @@ FILLER = (
     "潮流|&nbsp;热卖",
 )
 ENGLISH, CHINESE, MIXED = 0, 1, 2
+LANGUAGES = (0.35, 0.8)
+"""Of 1: English titles end at the first, Chinese ones at the second, the rest is mixed."""
 
 
 def describe(
@@ -119,11 +122,11 @@ def describe(
     ``parts``: value of each part, by the names of `SYNONYMS`. ``others``: values of each part in this catalogue, for
     wrong words. ``noise``: share of the part names that is dropped, replaced by filler or by another product's word.
     """
-    language = int(random.choice(3, p=(0.35, 0.45, 0.2)))
+    language = bisect(LANGUAGES, random.random())
     named = [part for part in parts if random.random() < MENTIONED.get(part, SELDOM)]
     words = _noisy(parts, others, named, noise, language, random)
     tagged = [part for part in parts if random.random() < TAGGED]
-    tags = _noisy(parts, others, tagged, noise, int(random.choice(2)), random)
+    tags = _noisy(parts, others, tagged, noise, int(random.integers(2)), random)
     tags += [_pick(FILLER, language, random) for _ in range(random.integers(0, 3))]
     missing = random.random()
     title = None if missing < 0.05 else _title(words, language, random)

@@ -46,7 +46,7 @@ SMALL = ["key", "id", "split", "label", "photo", "text"]
 
 BAD = pa.schema([("key", pa.int64()), *((name, pa.string()) for name in ("id", "split", "reason", "detail"))])
 
-_ROW_GROUP = 32  # small, so that a range of keys can be read without the rest of the file
+_ROW_GROUP, _ROW_GROUPS = 32, 64  # rows at least, groups at most: a range of keys is read without the rest of the file
 _FIELDS = ("id", "title", "label", "split", "image_name")
 
 
@@ -73,7 +73,8 @@ def stage(block: pa.Table, folder: str, config: Prepare, done: np.ndarray) -> It
                 rows = [_row(raw, config.seed) for raw in _raw(some)]
                 keys += [row["key"] for row in rows]
                 fresh = [row for row in rows if not _contains(done, row["key"])]
-                for row, photo in zip(fresh, readers.map(lambda row: _photo(row, config), fresh), strict=True):
+                fetching = readers.map if some["image"].null_count else map  # threads only where photos are opened
+                for row, photo in zip(fresh, fetching(lambda row: _photo(row, config), fresh), strict=True):
                     try:
                         good.append(_check(row, photo, config))
                     except (BadRow, BadImage) as error:
@@ -177,7 +178,7 @@ def _write(folder: str, rows: list[dict[str, Any]], columns: pa.Schema) -> None:
     if rows:
         table = pa.Table.from_pylist(rows, columns).sort_by("key")
         name = hashlib.blake2b(table["key"].to_numpy().tobytes(), digest_size=16).hexdigest()
-        storage.write_table(f"{folder}/{name}.parquet", table, _ROW_GROUP)
+        storage.write_table(f"{folder}/{name}.parquet", table, max(_ROW_GROUP, -(-len(rows) // _ROW_GROUPS)))
 
 
 def files(folder: str) -> list[str]:

@@ -9,7 +9,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,9 @@ from sicot.config import Text
 
 LONGEST_WORD = 64
 """Longer runs without a space are no words (base64, spam); they are cut here, characters."""
+
+_OFTEN = 16
+"""Chinese runs up to this length come again and are remembered, characters."""
 
 
 def texts(column: Any) -> list[str | None]:
@@ -87,8 +90,18 @@ def segment(text: str) -> list[str]:
     """
     words: list[str] = []
     for run in _RUN.finditer(text):
-        words.extend(_jieba().cut(run[0]) if run["han"] else [run[0]])
+        words.extend(_cut(run[0]) if run["han"] else [run[0]])
     return [word[:LONGEST_WORD] for word in words]
+
+
+def _cut(run: str) -> Iterable[str]:
+    return _cut_before(run) if len(run) <= _OFTEN else _jieba().cut(run)
+
+
+@lru_cache(maxsize=1 << 14)
+def _cut_before(run: str) -> tuple[str, ...]:
+    """Sellers repeat themselves: most short runs have been cut before, and cutting is slow."""
+    return tuple(_jieba().cut(run))
 
 
 @cache

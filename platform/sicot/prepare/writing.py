@@ -15,7 +15,6 @@ from sicot.catalogue.schema import SPLITS
 from sicot.config import Prepare
 from sicot.prepare import flow, prepared, staging
 from sicot.prepare.plan import Plan
-from sicot.prepare.text import Vocabulary
 
 _TASK_BYTES = 256_000_000
 """What a task may hold in memory of the rows it writes, at a byte a pixel, several times what JPEG takes."""
@@ -33,11 +32,10 @@ def write(plan: Plan, vocabulary: pa.Table, root: str, staged: list[str], config
     files = max(1, min(_TASK_FILES, _TASK_BYTES // (size * config.images.size**2)))
     numbers = _numbers(plan.split, size, files)
     table = pa.table({"key": plan.keys, "split": plan.split, "label": plan.label, "number": numbers})
-    known = Vocabulary(vocabulary["word"].to_pylist())
     written: list[tuple[str, str]] = []
     with flow.progress("files", rows) as bar:
         dataset = flow.blocks(table, flow.ranges(-(-rows // (size * files)), 1, size * files))
-        for block in flow.run(dataset, _write_files, root, staged, known):
+        for block in flow.run(dataset, _write_files, root, staged, vocabulary["word"].combine_chunks()):
             written += zip(block["name"].to_pylist(), block["digest"].to_pylist(), strict=True)
             bar.update(sum(block["rows"].to_pylist()))
     return sorted(written)
@@ -54,7 +52,7 @@ def _numbers(split: np.ndarray, size: int, files: int) -> np.ndarray:
     return numbers
 
 
-def _write_files(block: pa.Table, root: str, staged: list[str], known: Vocabulary) -> Iterator[pa.Table]:
+def _write_files(block: pa.Table, root: str, staged: list[str], known: pa.Array) -> Iterator[pa.Table]:
     """Write the files of one task; ``block`` has key, split, label and file number of their rows."""
     found = staging.take(staged, block["key"], ["id", "image", "tokens"])
     for number in pc.unique(block["number"]).to_pylist():
@@ -68,9 +66,11 @@ def _write_files(block: pa.Table, root: str, staged: list[str], known: Vocabular
                 yield pa.table({"name": [name], "rows": [table.num_rows], "digest": [_digest(table)]})
 
 
-def _table(rows: pa.Table, labels: pa.ChunkedArray, known: Vocabulary) -> pa.Table:
-    ids = pa.array([known.ids(tokens) for tokens in rows["tokens"].to_pylist()], pa.list_(pa.int32()))
-    return pa.table([rows["id"], rows["image"], labels, rows["tokens"], ids], schema=prepared.ROW)
+def _table(rows: pa.Table, labels: pa.ChunkedArray, known: pa.Array) -> pa.Table:
+    tokens = rows["tokens"].combine_chunks()
+    ids = pc.add(pc.fill_null(pc.index_in(tokens.values, known), -1), 1)
+    words = pa.ListArray.from_arrays(tokens.offsets, ids)
+    return pa.table([rows["id"], rows["image"], labels, rows["tokens"], words], schema=prepared.ROW)
 
 
 def _digest(table: pa.Table) -> str:
