@@ -42,18 +42,18 @@ def measure(
     """Train (or find it trained) and score each regime; the model of full titles is also asked with the others."""
     prepared = sets[column]
     place = trainer.fit(experiment, prepared, None, f"{folder}/{prepared.manifest.digest[:8]}-{experiment.name}")
-    said = _scores(place, prepared, split)
+    said = answers(place, prepared, split)
     named = {"image_text": f"image_{column}" if column != "title" else "image_text"}
     scores = {named.get(regime, regime): score for regime, score in said.items()}
     if column == "title" and experiment.model.uses_words:
         for other in sets:
             if other != column:
-                scores[f"image_{other}"] = _scores(place, sets[other], split)["image_text"]
+                scores[f"image_{other}"] = answers(place, sets[other], split)["image_text"]
     seconds = storage.read_json(f"{place}/bundle.json")["training"]["seconds"]
     return Measured(rung, column, scores, seconds)
 
 
-def _scores(bundle: str, prepared: PreparedSet, split: str) -> dict[str, dict[str, Any]]:
+def answers(bundle: str, prepared: PreparedSet, split: str) -> dict[str, dict[str, Any]]:
     """Figures by regime, of every row of a split."""
     answered = ask.ask(bundle, ray.data.read_parquet(prepared.uris(split)), k=1)
     scores = {}

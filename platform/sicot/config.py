@@ -319,7 +319,7 @@ class Sharding(Section):
     optimiser: Literal["adagrad", "sgd"] = "adagrad"
     """Row-wise Adagrad (a number of state a row), or SGD with momentum (as much state as weights)."""
     learning_rate: Positive = 0.1
-    """Peak learning rate of the rows; it follows the schedule of the rest."""
+    """Learning rate of the rows. It stays as it is: most rows of a long tail are met once or twice, at any time."""
 
 
 class Train(Section):

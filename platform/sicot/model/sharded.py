@@ -267,9 +267,9 @@ class ShardedClassifier:
         own_N = (local_N >= 0) & (local_N < len(sums_RD))
         sums_RD.index_add_(0, local_N[own_N], x_NSD[own_N, 0].to(sums_RD))
 
-    def total(self, value: Tensor) -> Tensor:
-        """The sum of the ranks' values, on each of them."""
-        return self._sum(value.to(self.rows_RD.device))
+    def mean(self, some_KD: Tensor) -> Tensor:
+        """The mean of all ranks' rows of a table, [D]."""
+        return self._sum(some_KD.sum(0)) / self._sum(some_KD.new_tensor(len(some_KD))).clamp(min=1)
 
     # ------------------------------------------------------------ between the ranks
 

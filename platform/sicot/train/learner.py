@@ -41,7 +41,7 @@ class Learner:
             world: number of ranks; above 1 a process group must be up.
             head: this rank's rows of the classifier, where it is sharded.
         """
-        self.config, self.device, self.moves, self.head = config, device, moves, head
+        self.config, self.device, self.head = config, device, head
         self.model = model.to(device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -84,8 +84,7 @@ class Learner:
             parts["loss"].backward()
         if moves:
             if self.head:
-                factor = warmup_cosine(self.schedule.last_epoch, self.moves, self.config.warmup)
-                self.head.step(factor * self.config.sharding.learning_rate, self.held)
+                self.head.step(self.config.sharding.learning_rate, self.held)
             if self.held > 1:
                 for parameter in self.model.parameters():
                     if parameter.grad is not None:

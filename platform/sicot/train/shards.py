@@ -1,6 +1,6 @@
 """The files of a sharded classifier: a range of classes in each, written by the rank that has it.
 
-    <kind>-<first>-<end>.safetensors    `rows` [R, D], and the optimiser's state, of classes first … end - 1
+    rows-<first>-<end>.safetensors    `rows` [R, D], and the optimiser's state, of classes first … end - 1
 
 Any number of ranks reads what any other number has written: each takes its range out of the files that hold it, and
 no more than that is in memory. C classes, R of a range, D feature dimension.
@@ -20,8 +20,6 @@ from sicot.errors import UserError
 from sicot.model.recognizer import SICoT
 from sicot.model.rows import OPTIMISERS
 from sicot.model.sharded import ShardedClassifier, bounds, initial_rows
-
-TRAINING, FINAL = "training", "final"  # kinds: with the optimiser's state; rows to answer with
 
 
 def head_of(
@@ -46,7 +44,7 @@ def head_of(
     if checkpoint:
         first, end = bounds(classes, rank, world)
         for name, tensor in {"rows": rows_RD, **optimiser.state}.items():
-            read(checkpoint, TRAINING, name, first, end, tensor)
+            read(checkpoint, name, first, end, tensor)
     return ShardedClassifier(
         rows_RD,
         model.log_prior_C,
@@ -66,25 +64,25 @@ def is_sharded(config: Experiment, classes: int) -> bool:
 
 def save(head: ShardedClassifier, folder: Path) -> None:
     """Write this rank's rows and the state of their optimiser."""
-    write(folder, TRAINING, head.first, {"rows": head.rows_RD, **head.optimiser.state})
+    write(folder, head.first, {"rows": head.rows_RD, **head.optimiser.state})
 
 
-def write(folder: Path, kind: str, first: int, tensors: dict[str, Tensor]) -> None:
+def write(folder: Path, first: int, tensors: dict[str, Tensor]) -> None:
     """Write the tensors of a range of classes; nothing for an empty one."""
     end = first + len(tensors["rows"])
     if end > first:
         kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(kept, folder / f"{kind}-{first:010d}-{end:010d}.safetensors")
+        save_file(kept, folder / f"rows-{first:010d}-{end:010d}.safetensors")
 
 
-def read(folder: Path, kind: str, name: str, first: int, end: int, into: Tensor) -> None:
+def read(folder: Path, name: str, first: int, end: int, into: Tensor) -> None:
     """Fill ``into`` with the tensor ``name`` of classes first … end - 1.
 
     Raises:
         UserError: files of some of the classes are missing.
     """
     met = 0
-    for path in folder.glob(f"{kind}-*.safetensors"):
+    for path in folder.glob("rows-*.safetensors"):
         begin, stop = (int(part) for part in path.stem.split("-")[1:])
         low, high = max(first, begin), min(end, stop)
         if low < high:
@@ -96,7 +94,7 @@ def read(folder: Path, kind: str, name: str, first: int, end: int, into: Tensor)
 
 
 def all_rows(folder: Path, classes: int, dimension: int) -> Tensor:
-    """The final rows of all classes, rows_CD."""
+    """The rows of all classes, rows_CD."""
     rows_CD = torch.empty(classes, dimension)
-    read(folder, FINAL, "rows", 0, classes, rows_CD)
+    read(folder, "rows", 0, classes, rows_CD)
     return rows_CD

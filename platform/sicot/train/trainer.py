@@ -162,7 +162,6 @@ def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: s
             state["classifier.weight"] = rows_CD
         model.load_state_dict(state, assign=True)
     training = {
-        **{name: result.metrics[name] for name in ("lean",) if name in result.metrics},
         "settings": settings,
         "workers": experiment.train.workers,
         "epochs": result.metrics["epoch"],

@@ -25,7 +25,7 @@ from sicot.model.sharded import ShardedClassifier
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import shards, weights
 from sicot.train.calibration import calibrate, class_sums
-from sicot.train.lean import lean_on_means
+from sicot.train.class_words import begin_with_words
 from sicot.train.learner import Learner
 from sicot.train.loader import Batch, TrainingBatches, evaluation_batches
 
@@ -104,9 +104,10 @@ def fit(
     moves = train.epochs * -(-len(batches) // train.accumulate)
     model = build(config, prepared, whole=False)
     head = shards.head_of(config, model, rank, world, device, checkpoint)
+    begin_with_words(model, None if checkpoint else head, prepared, rank, world)
     learner = Learner(train, model, moves, device, world, head)
-    patience = train.patience if prepared.manifest.rows["val"] else 0
-    at = _restore(learner, checkpoint, device, len(batches)) if checkpoint else Position(steps=len(batches))
+    patience = train.patience * bool(prepared.manifest.rows["val"])
+    at = _position(learner, checkpoint, device, len(batches))
 
     def save(folder: Path) -> None:
         if rank == 0:
@@ -138,51 +139,32 @@ def fit(
     model = learner.kept
     if at.best_state:
         model.load_state_dict(at.best_state)
-    told, write = (finish_sharded if head else finish)(config, learner, prepared, rank, world)
+    calibration, means = finish(config, learner, prepared, rank, world)
 
     def save_final(folder: Path) -> None:
         save(folder)
-        write(folder)
+        if rank == 0:
+            state = {**model.state_dict(), **means}
+            kept = {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in state.items()}
+            save_file(kept, folder / "weights.safetensors")
 
     steady = {"images_per_s": statistics.median(at.speeds[1:] or at.speeds)} if at.speeds else {}
-    report({"final": True, **told, "epoch": at.epoch, "seconds": at.seconds, **steady}, save_final)
+    last = {"final": True, "calibration": calibration, "epoch": at.epoch, "seconds": at.seconds, **steady}
+    report(last, save_final)
     return model
 
 
 def finish(
     config: Experiment, learner: Learner, prepared: PreparedSet, rank: int, world: int
-) -> tuple[dict[str, Any], Save]:
-    """What a trained model is given to answer with: the calibration (on rank 0), and the means of its classes."""
-    measured, model = config.evaluate, learner.kept
-    sums_2CD = class_sums(model, prepared, measured.batch_size, rank, world)
-    means_2CD = functional.normalize(_sum_over_ranks(sums_2CD, sums_2CD.device, world), dim=2)
-    calibration = calibrate(model, prepared, measured.batch_size, measured.known_kept) if rank == 0 else {}
-    return {"calibration": calibration}, lambda folder: _write(model, {"means_2CD": means_2CD}, folder, rank)
-
-
-def finish_sharded(
-    config: Experiment, learner: Learner, prepared: PreparedSet, rank: int, world: int
-) -> tuple[dict[str, Any], Save]:
-    """The same where the classifier is sharded: the calibration, and this rank's final rows."""
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a trained model needs to answer: the calibration (on rank 0), and `means_2CD` if it has all rows itself."""
     measured, model, head = config.evaluate, learner.kept, learner.head
-    assert head is not None
-    lean = lean_on_means(model, head, prepared, measured.batch_size, rank, world)
-    trained_RD, head.rows_RD = head.rows_RD, lean.rows_RD
-    calibration = calibrate(model, prepared, measured.batch_size, measured.known_kept, head, config.index.candidates)
-    head.rows_RD = trained_RD
-
-    def write(folder: Path) -> None:
-        shards.write(folder, shards.FINAL, head.first, {"rows": lean.rows_RD})
-        _write(model, {}, folder, rank)
-
-    return {"calibration": calibration, "lean": lean.told}, write
-
-
-def _write(model: SICoT, further: dict[str, Tensor], folder: Path, rank: int) -> None:
-    if rank == 0:
-        state = {**model.state_dict(), **further}
-        kept = {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in state.items()}
-        save_file(kept, folder / "weights.safetensors")
+    size, kept = measured.batch_size, measured.known_kept
+    if head:
+        return calibrate(model, prepared, size, kept, head, config.index.candidates), {}
+    sums_2CD = class_sums(model, prepared, size, rank, world)
+    means_2CD = functional.normalize(_sum_over_ranks(sums_2CD, sums_2CD.device, world), dim=2)
+    return calibrate(model, prepared, size, kept) if rank == 0 else {}, {"means_2CD": means_2CD}
 
 
 def train_epoch(
@@ -267,11 +249,13 @@ def validate(
     return scores
 
 
-def _restore(learner: Learner, checkpoint: Path, device: torch.device, steps: int) -> Position:
-    """Continue from a checkpoint; the rows of a sharded classifier are there already.
+def _position(learner: Learner, checkpoint: Path | None, device: torch.device, steps: int) -> Position:
+    """Where to go on: at the start, or where the checkpoint was taken (a sharded classifier has read its own rows).
 
     An epoch of another number of workers has other batches: the same share of it, and of the schedule, counts as done.
     """
+    if checkpoint is None:
+        return Position(steps=steps)
     state = torch.load(checkpoint / "state.pt", map_location=device, weights_only=True)
     learner.restore(state["learner"])
     at = Position(**state["position"])
