@@ -72,12 +72,12 @@ class Rows:
     def __len__(self) -> int:
         return int(self.sizes.sum())
 
-    def read(self, pieces: list[tuple[int, int, int]], columns: tuple[str, ...] = COLUMNS) -> pa.Table:
-        """Rows low … high of each (row group, low, high), end to end."""
+    def read(self, pieces: list[tuple[int, int, int]], columns: tuple[str, ...] = ()) -> pa.Table:
+        """Rows low … high of each (row group, low, high), end to end; `COLUMNS` of them, or those named."""
         tables = []
         for group, low, high in pieces:
             file, index = self.groups[group]
-            tables.append(file.read_row_group(index, columns=list(columns)).slice(low, high - low))
+            tables.append(file.read_row_group(index, columns=list(columns or self.COLUMNS)).slice(low, high - low))
         return pa.concat_tables(tables)
 
     def stretch(self, order: np.ndarray, start: int, stop: int) -> list[tuple[int, int, int]]:
