@@ -34,7 +34,7 @@ zh_mall: data $(READY) ## The whole way on the Chinese products in DATA=<folder>
 
 million: $(READY) ## A million classes on this machine: the whole way, then against the nearest class mean (an hour)
 	$(BIN)/python -m jobs.pipeline --preset million $(ARGS)
-	$(BIN)/python -m benchmarks.million $(ARGS)
+	$(BIN)/python -m benchmarks.million
 
 .PHONY: data
 data:

@@ -327,6 +327,8 @@ class Train(Section):
 
     workers: Count = 1
     """Number of Ray Train workers."""
+    min_workers: Annotated[int, Field(ge=0)] = 0
+    """Go on with as few as these from the last checkpoint where workers are lost for good; 0 waits for all of them."""
     gpu: bool | None = None
     """One GPU per worker; default: if the cluster has any."""
     epochs: Count = 10
@@ -367,6 +369,12 @@ class Train(Section):
     sharding: Sharding = Sharding()
     seed: int = 0
     """Seed of the weights, the order of rows and the augmentation."""
+
+    @model_validator(mode="after")
+    def _fewer_are_fewer(self) -> Self:
+        if self.min_workers > self.workers:
+            raise ValueError("min_workers must not be above workers")
+        return self
 
 
 # ---------------------------------------------------------------- after training

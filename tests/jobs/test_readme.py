@@ -90,7 +90,7 @@ def demo(copy: Path) -> Path:
 
 
 def test_every_command_of_the_readme_is_run_here() -> None:
-    known = ("make demo", "make test", "python -m", "curl", "ray job submit")
+    known = ("make demo", "make million", "make test", "python -m", "curl", "ray job submit")
     lines = [line for _, block in BLOCKS for line in block.splitlines() if line.strip()]
     assert len(lines) > 8
     assert [line for line in lines if not line.startswith(known)] == []
@@ -124,6 +124,22 @@ def test_your_own_data(copy: Path) -> None:
     (command,) = commands("python -m jobs.pipeline", "my.parquet")
     run(command + SMALL, copy)
     assert json.loads((copy / "runs/mine/summary.json").read_text())["rows"] == 160
+
+
+def test_very_many_classes_take_the_same_command(copy: Path) -> None:
+    """The preset's way through sharded training, index and comparison, with a few of its products."""
+    (command,) = commands("make million")
+    few = (
+        "--catalogue.synthetic.rows 4000 --catalogue.synthetic.classes 1500 --prepare.rows_per_block 1024"
+        " --train.sharding.above 1000 --train.sharding.sampled 256 --train.batch_size 32"
+    )
+    screen = run(f"{command} ARGS='{few}'", copy)
+    assert "nearest class mean" in screen
+    bundle = json.loads((copy / "runs/million/bundle/bundle.json").read_text())
+    assert bundle["index"]["recall"] >= 0.99
+    assert len(list((copy / "runs/million/train").glob("checkpoint_*/rows-*"))) >= 2
+    rows = json.loads((copy / "runs/benchmarks/million.json").read_text())["rows"]
+    assert {row["method"] for row in rows} == {"nearest class mean", "bundle", "search"}
 
 
 def test_the_search_beats_nothing_but_ends_with_a_config(demo: Path) -> None:

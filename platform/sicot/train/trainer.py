@@ -49,7 +49,7 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
             print(f"already trained: {place} (digest {info['digest'][:12]})", flush=True)
             return place
     gpu = cluster.has_gpus(experiment.train.gpu)
-    workers = experiment.train.workers
+    workers, fewest = experiment.train.workers, experiment.train.min_workers
     cluster.require(workers, workers if gpu else 0, f"training with {workers} workers")
     model = worker.build(experiment, prepared, whole=False)  # also checks the settings
     rows = len(prepared.classes) - len(model.classifier.weight)  # of a sharded classifier
@@ -65,7 +65,7 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
     trainer = TorchTrainer(
         train_function,
         train_loop_config={"experiment": experiment.model_dump(mode="json"), "prepared": prepared.root},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+        scaling_config=ScalingConfig(num_workers=(fewest, workers) if fewest else workers, use_gpu=gpu),
         run_config=RunConfig(
             name="train",
             storage_path=folder,
@@ -89,7 +89,7 @@ def fingerprint(experiment: Experiment, prepared: PreparedSet) -> str:
     """
     shaping: Any = {"model": True, "train": True, "evaluate": {"known_kept"}, "index": True}
     settings = experiment.model_dump(mode="json", include=shaping)
-    for name in ("workers", "gpu", "compile", "checkpoint_steps", "max_failures", "loader_threads"):
+    for name in ("workers", "min_workers", "gpu", "compile", "checkpoint_steps", "max_failures", "loader_threads"):
         del settings["train"][name]
     weights = settings["model"]["visual"]["weights"]
     if weights and storage.exists(weights):  # a file, wherever it is
