@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from sicot.model import sharded
 from sicot.model.rows import OPTIMISERS, At, RowOptimiser
+from sicot.model.sampling import draw
 from sicot.model.sharded import ShardedClassifier, bounds, initial_rows
 from tests.model.ranks import Ranks
 
@@ -142,7 +143,7 @@ def test_many_blocks_are_one_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_draw_holds_the_batch_and_as_many_others_as_asked(seed: int, total: int, others: int, data: Any) -> None:
     met = torch.tensor(sorted(data.draw(st.sets(st.integers(0, total - 1)))), dtype=torch.long)
     torch.manual_seed(seed)
-    drawn = sharded._draw(met, total, others)
+    drawn = draw(met, total, others)
     assert set(met.tolist()) <= set(drawn.tolist()) <= set(range(total))
     assert torch.equal(drawn, drawn.unique())
     assert len(drawn) == min(total, len(met) + others)
@@ -152,7 +153,7 @@ def test_every_other_class_is_drawn_as_often() -> None:
     torch.manual_seed(0)
     met, often = torch.tensor([3, 17]), torch.zeros(40)
     for _ in range(4000):
-        often[sharded._draw(met, 40, 8)] += 1
+        often[draw(met, 40, 8)] += 1
     assert often[met].tolist() == [4000, 4000]
     others = torch.cat([often[:3], often[4:17], often[18:]])
     assert (others / 4000 - 8 / 38).abs().max() < 0.03

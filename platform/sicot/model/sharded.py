@@ -26,10 +26,11 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from sicot.model.ranks import Ranks
 from sicot.model.rows import At, RowOptimiser
+from sicot.model.sampling import draw
 
 BLOCK = 8192  # rows in work at a time
 
@@ -97,7 +98,7 @@ class ShardedClassifier:
         self.rows_RD, self.optimiser, self.kind = rows_RD, optimiser, kind
         self.prior_R = tau * log_prior_C[self.first : end].to(rows_RD)
         self.sampled_R = min(-(-sampled // world) or len(rows_RD), len(rows_RD))
-        self.rank, self.world = rank, world
+        self.ranks = Ranks(rank, world)
         self.waiting: list[tuple[At, Tensor, int]] = []
 
     # ------------------------------------------------------------ learning
@@ -125,9 +126,9 @@ class ShardedClassifier:
             The weighted sum over all ranks, which carries the gradient of this rank's x, times W, since DDP takes
             the mean over the ranks; and each stream's mean, parts_S, behind them the KL if it has a weight.
         """
-        x_NSD, labels_N, counts_NS, mine = self._gather(x_BSD.detach(), labels_B, counts_BS)
+        x_NSD, labels_N, counts_NS, mine = self.ranks.gather(x_BSD.detach(), labels_B, counts_BS.to(x_BSD))
         gradient_NSD, parts = self._learn(x_NSD, labels_N, counts_NS, weights_S.to(x_NSD), distill, dtype)
-        carried = (x_BSD * gradient_NSD[mine] * self.world).sum()
+        carried = (x_BSD * gradient_NSD[mine] * self.ranks.world).sum()
         weights = torch.cat([weights_S.to(parts), parts.new_tensor([distill])])[: len(parts)]
         return (weights * parts).sum() + carried - carried.detach(), parts
 
@@ -162,16 +163,16 @@ class ShardedClassifier:
             truth_NS[block.here] = block.truth
             own_ND[block.here] = block.unit_KD[block.place].to(x_NSD)
         none_M = low_MD.new_full((len(low_MD),), -math.inf, dtype=x_NSD.dtype)  # a rank may have no rows
-        lse_M = self._logsumexp(torch.stack([none_M, *(block.lse_M for block in blocks)]).logsumexp(0))
+        lse_M = self.ranks.logsumexp(torch.stack([none_M, *(block.lse_M for block in blocks)]).logsumexp(0))
         expected_MD = torch.zeros_like(x_NSD).flatten(0, 1)
         shares = [(block.lse_M - lse_M).exp() for block in blocks]
         for block, share_M in zip(blocks, shares, strict=True):
             expected_MD += share_M[:, None] * block.expected_MD
-        u_NSD, own_ND = self._sum(expected_MD).view(x_NSD.shape), self._sum(own_ND)
+        u_NSD, own_ND = self.ranks.sum(expected_MD).view(x_NSD.shape), self.ranks.sum(own_ND)
         lse_NS = lse_M.view(rows, streams)
 
         share_NS = counts_NS / counts_NS.sum(0).clamp(min=1)
-        parts = (share_NS * (lse_NS - self._sum(truth_NS))).sum(0)
+        parts = (share_NS * (lse_NS - self.ranks.sum(truth_NS))).sum(0)
         weight_NS1 = (share_NS * weights_S)[..., None]
         gradient_NSD = weight_NS1 * (u_NSD - own_ND[:, None])
         pulling_NSD = weight_NS1 * x_NSD  # what each row's p pulls the rows by
@@ -217,7 +218,7 @@ class ShardedClassifier:
             index_K, shift_K = None, self.prior_R
         else:
             met_P = local_N[(local_N >= 0) & (local_N < total)].unique()
-            index_K = _draw(met_P, total, max(self.sampled_R - len(met_P), 1))
+            index_K = draw(met_P, total, max(self.sampled_R - len(met_P), 1))
             drawn, free = len(index_K) - len(met_P), total - len(met_P)
             shift_K = self.prior_R[index_K] - (math.log(drawn / free) if drawn else 0.0)
             shift_K[torch.searchsorted(index_K, met_P)] = self.prior_R[met_P]
@@ -246,7 +247,7 @@ class ShardedClassifier:
     def top(self, x_BD: Tensor, k: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
         """The k best of all classes for each row: logits z_BK, falling, and class numbers. Exact, block by block."""
         zero_B = torch.zeros(len(x_BD), dtype=torch.long, device=x_BD.device)
-        x_NSD, _, _, mine = self._gather(x_BD[:, None], zero_B, x_BD[:, :1])
+        x_NSD, _, _, mine = self.ranks.gather(x_BD[:, None], zero_B, x_BD[:, :1])
         x_ND = x_NSD[:, 0].to(dtype or x_BD.dtype)
         best_NK = x_BD.new_full((len(x_ND), k), -math.inf)
         class_NK = torch.zeros_like(best_NK, dtype=torch.long)
@@ -255,74 +256,20 @@ class ShardedClassifier:
             z_NK = (x_ND @ unit_KD.to(x_ND.dtype).T).to(x_BD.dtype)
             z_NK, place_NK = z_NK.topk(min(k, z_NK.shape[1]), 1)
             best_NK, class_NK = _merge([best_NK, z_NK], [class_NK, place_NK + (self.first + low)], k)
-        if self.world > 1:
-            best_NK, class_NK = _merge(self._everyone(best_NK), self._everyone(class_NK), k)
+        best_NK, class_NK = _merge(self.ranks.everyone(best_NK), self.ranks.everyone(class_NK), k)
         return best_NK[mine], class_NK[mine]
 
     @torch.no_grad()
     def add(self, sums_RD: Tensor, x_BD: Tensor, labels_B: Tensor) -> None:
         """Add each row of all ranks to its class in ``sums_RD``, a table beside the rows."""
-        x_NSD, labels_N, _, _ = self._gather(x_BD[:, None], labels_B, x_BD[:, :1])
+        x_NSD, labels_N, _, _ = self.ranks.gather(x_BD[:, None], labels_B, x_BD[:, :1])
         local_N = labels_N - self.first
         own_N = (local_N >= 0) & (local_N < len(sums_RD))
         sums_RD.index_add_(0, local_N[own_N], x_NSD[own_N, 0].to(sums_RD))
 
     def mean(self, some_KD: Tensor) -> Tensor:
         """The mean of all ranks' rows of a table, [D]."""
-        return self._sum(some_KD.sum(0)) / self._sum(some_KD.new_tensor(len(some_KD))).clamp(min=1)
-
-    # ------------------------------------------------------------ between the ranks
-
-    def _gather(self, x_BSD: Tensor, labels_B: Tensor, counts_BS: Tensor) -> tuple[Tensor, Tensor, Tensor, slice]:
-        """Rows of all ranks, end to end, and where this rank's are among them."""
-        if self.world == 1:
-            return x_BSD, labels_B, counts_BS.to(x_BSD), slice(0, len(x_BSD))
-        sizes = [int(size) for size in self._everyone(torch.tensor([len(x_BSD)], device=x_BSD.device))]
-        padded = []
-        for part in (x_BSD, labels_B, counts_BS.to(x_BSD)):
-            whole = part.new_zeros(max(sizes), *part.shape[1:])
-            whole[: len(part)] = part
-            everyone = self._everyone(whole)
-            padded.append(torch.cat([each[:size] for each, size in zip(everyone, sizes, strict=True)]))
-        begin = sum(sizes[: self.rank])
-        return padded[0], padded[1], padded[2], slice(begin, begin + sizes[self.rank])
-
-    def _everyone(self, part: Tensor) -> list[Tensor]:
-        parts = [torch.empty_like(part) for _ in range(self.world)]
-        dist.all_gather(parts, part.contiguous())
-        return parts
-
-    def _sum(self, value: Tensor) -> Tensor:
-        if self.world > 1:
-            dist.all_reduce(value)
-        return value
-
-    def _logsumexp(self, value: Tensor) -> Tensor:
-        if self.world == 1:
-            return value
-        most = value.clone()
-        dist.all_reduce(most, dist.ReduceOp.MAX)
-        return most + self._sum((value - most).exp()).log()
-
-
-def _draw(met_P: Tensor, total: int, others: int) -> Tensor:
-    """``met_P`` and ``others`` further numbers below ``total``, each set of them as likely; sorted, each once."""
-    wanted = min(len(met_P) + others, total)
-    if 2 * wanted > total:  # so many that drawing would hit the same ones again and again
-        order = torch.rand(total, device=met_P.device)
-        order[met_P] = -1.0
-        return order.argsort()[:wanted].sort().values
-    pool = met_P
-    while len(pool) < wanted:
-        more = wanted - len(pool)
-        drawn = torch.randint(total, (more + more // 8 + 8,), device=pool.device)
-        pool = torch.cat([pool, drawn]).unique()
-    spare = torch.ones(len(pool), dtype=torch.bool, device=pool.device)
-    spare[torch.searchsorted(pool, met_P)] = False
-    spare_K = spare.nonzero()[:, 0]
-    keep = torch.ones_like(spare)
-    keep[spare_K[torch.randperm(len(spare_K), device=pool.device)[: len(pool) - wanted]]] = False
-    return pool[keep]
+        return self.ranks.sum(some_KD.sum(0)) / self.ranks.sum(some_KD.new_tensor(len(some_KD))).clamp(min=1)
 
 
 def _merge(logits: list[Tensor], classes: list[Tensor], k: int) -> tuple[Tensor, Tensor]:

@@ -62,7 +62,7 @@ def _among_candidates(
     model: SICoT, head: ShardedClassifier, x_ND: Tensor, labels_N: Tensor, candidates: int
 ) -> tuple[Tensor, Tensor]:
     """Logits of each row's best classes, z_NK, and which of them is the label's, -1 for none; no rows but on rank 0."""
-    mine = slice(None if head.rank == 0 else 0)  # every rank has asked the same rows
+    mine = slice(None if head.ranks.rank == 0 else 0)  # every rank has asked the same rows
     z_NK, classes_NK = head.top(x_ND[mine] * model.classifier.log_scale.exp(), min(candidates, head.classes))
     z_NK, hit_NK = z_NK.cpu(), classes_NK.cpu() == labels_N[mine][:, None]
     return z_NK, torch.where(hit_NK.any(1), hit_NK.int().argmax(1), -1)
