@@ -39,7 +39,7 @@ def main() -> None:
         prog="python -m benchmarks.million", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", default="runs/million", help="folder of the run: its bundle and its prepared set")
-    parser.add_argument("--rows", type=int, default=10_000, help="test rows to ask about")
+    parser.add_argument("--rows", type=int, default=5000, help="test rows to ask about")
     options = parser.parse_args()
     bundle, prepared = Bundle.load(f"{options.run}/bundle"), PreparedSet.open(f"{options.run}/prepared")
     means = Rows(class_means(bundle, prepared), directions=True)

@@ -385,6 +385,8 @@ class Evaluate(Section):
 
     batch_size: Count = 128
     """Rows per step."""
+    rows: Annotated[int, Field(ge=0)] = 0
+    """The pipeline asks about so many rows of the test split; 0: all of them."""
     bins: Count = 15
     """Bins of the expected calibration error."""
     known_kept: Share = 0.95

@@ -107,7 +107,9 @@ def run(experiment: Experiment, start: Start, stop: Callable[[], None], dashboar
                 experiment.registry.name,
                 version,
                 experiment.tracking_uri,
-                evaluation.gate_question(evaluation.prepared_rows(prepared), experiment.evaluate),
+                evaluation.gate_question(
+                    evaluation.prepared_rows(prepared, "test", experiment.evaluate.rows), experiment.evaluate
+                ),
                 experiment.registry.tail_tolerance,
             )
             print(decision.reason)
@@ -163,7 +165,10 @@ def _test(
     experiment: Experiment, prepared: PreparedSet, place: str, report: str, run: track.Run | None = None
 ) -> dict[str, Any]:
     """Metrics on the test split by regime, kept with the bundle and the run; writes the report."""
-    folder, rows = registry.fetch(place, experiment.tracking_uri), evaluation.prepared_rows(prepared, "test")
+    folder, rows = (
+        registry.fetch(place, experiment.tracking_uri),
+        evaluation.prepared_rows(prepared, "test", experiment.evaluate.rows),
+    )
     metrics = evaluation.evaluate(folder, rows, report, experiment.evaluate, run).metrics
     bundle.annotate(place, metrics)
     return metrics

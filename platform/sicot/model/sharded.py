@@ -254,7 +254,8 @@ class ShardedClassifier:
         for low in range(0, len(self.rows_RD), BLOCK):
             unit_KD, _ = self._unit(slice(low, low + BLOCK))
             z_NK = (x_ND @ unit_KD.to(x_ND.dtype).T).to(x_BD.dtype)
-            z_NK, place_NK = z_NK.topk(min(k, z_NK.shape[1]), 1)
+            # the greatest alone is found several times as fast as by topk
+            z_NK, place_NK = z_NK.max(1, keepdim=True) if k == 1 else z_NK.topk(min(k, z_NK.shape[1]), 1)
             best_NK, class_NK = _merge([best_NK, z_NK], [class_NK, place_NK + (self.first + low)], k)
         best_NK, class_NK = _merge(self.ranks.everyone(best_NK), self.ranks.everyone(class_NK), k)
         return best_NK[mine], class_NK[mine]
