@@ -153,7 +153,7 @@ def kinds(rows: Rows, exam: Exam, recall: float) -> Iterator[Index]:
 
 
 def _lists(rows: Rows, exam: Exam, recall: float) -> Index:
-    """Lists, with as many probes as reach the recall; beyond a quarter of the lists all rows are as quickly asked."""
+    """Lists, with as many probes as reach the recall; beyond a third or so all rows are as quickly asked."""
     dimension = rows.weight_CD.shape[1]
     lists = max(1, min(LISTS, round(4 * math.sqrt(len(rows))), len(rows) // PER_LIST))
     coarse = faiss.IndexFlatIP(dimension)
@@ -164,7 +164,7 @@ def _lists(rows: Rows, exam: Exam, recall: float) -> Index:
     _filled(ivf, rows, lists * PER_LIST)
     while True:
         index = exam.measured("lists", ivf, lists)
-        if index.about["recall"] >= recall or 8 * ivf.nprobe > lists:
+        if index.about["recall"] >= recall or 4 * ivf.nprobe > lists:
             return index
         ivf.nprobe *= 2
 
