@@ -131,7 +131,7 @@ def test_a_split_of_a_catalogue_and_rows_nobody_can_measure(made: tuple[str, Pre
     assert result.report["rows"]["without_label"] == 2
     assert result.report["rows"]["unanswered"] == {"image_type": 1}
     printed = report.table(result.metrics)
-    assert "does not know, wrong in top-1 and top-5: 1" in printed
+    assert "does not know, wrong in top-1, -5 and -10: 1" in printed
 
 
 def test_rows_of_unknown_products_are_told_from_known_ones(made: tuple[str, PreparedSet], tmp_path: Path) -> None:

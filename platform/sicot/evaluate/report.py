@@ -113,10 +113,10 @@ def columns(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """The figures for a terminal, in percent, the 95 % interval under each."""
     shown = columns(figures)
-    lines = [" " * 15 + "".join(f"{name:>10}" for name in shown.values())]
+    lines = [" " * 15 + "".join(f"{name:>11}" for name in shown.values())]
     for regime, values in figures.items():
-        lines.append(f"{NAMES[regime]:15}" + "".join(f"{_percent(values[name]):>10}" for name in shown))
-        intervals = "".join(f"{_interval(values['ci95'].get(name)):>10}" for name in shown)
+        lines.append(f"{NAMES[regime]:15}" + "".join(f"{_percent(values[name]):>11}" for name in shown))
+        intervals = "".join(f"{_interval(values['ci95'].get(name)):>11}" for name in shown)
         lines.append(f"{_rows(values):15}{intervals}".rstrip())
     unknown = max((values["unknown_labels"] for values in figures.values()), default=0)
     if unknown:
