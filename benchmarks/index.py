@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from benchmarks import record
 from sicot.config import Index as Settings
-from sicot.index import QUERIES, Exam, Rows, kinds
+from sicot.index import QUERIES, Exam, Rows, choose, kinds
 
 PARTS, EACH = 512, 4
 """Parts in stock, and those that a class is a mixture of."""
@@ -44,16 +44,17 @@ def measure(classes: int, dimension: int, settings: Settings) -> Iterator[dict[s
     exam = Exam.set(rows, x_ND, settings.candidates)
     size = {"classes": classes, "dimension": dimension}
     yield {**size, "way": "every row, float32", "recall": 1.0, "ms": exam.exact_ms, "mb": 4 * classes * dimension / 1e6}
-    begun, found = time.perf_counter(), []
+    begun, found, took = time.perf_counter(), [], []
     for index in kinds(rows, exam, settings.recall):
-        about, took = index.about, time.perf_counter() - begun
-        line = {**size, "way": about["kind"], "recall": about["recall"], "ms": about["ms"], "mb": about["megabytes"]}
-        found.append({**line, "probes": about["probes"] or "", "build_s": round(took, 1)})
+        found.append(index)
+        took.append(round(time.perf_counter() - begun, 1))
         begun = time.perf_counter()
-    fit = [each for each in found if each["recall"] >= settings.recall]
-    for each in found:
-        chosen = bool(fit) and each is min(fit, key=lambda one: one["ms"])
-        yield {**each, "times_faster": exam.exact_ms / each["ms"], "chosen": "yes" if chosen else ""}
+    chosen = choose(found, settings.recall)
+    for index, seconds in zip(found, took, strict=True):
+        about = index.about
+        line = {**size, "way": about["kind"], "recall": about["recall"], "ms": about["ms"], "mb": about["megabytes"]}
+        more = {"probes": about["probes"] or "", "build_s": seconds, "times_faster": exam.exact_ms / about["ms"]}
+        yield {**line, **more, "chosen": "yes" if index is chosen else ""}
 
 
 def main() -> None:

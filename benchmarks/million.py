@@ -12,7 +12,6 @@ N rows, T words, C classes, K ranked classes, D feature dimension.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,7 +24,7 @@ from tqdm import tqdm
 from benchmarks import record
 from sicot.bundle import Bundle
 from sicot.errors import door
-from sicot.index import Rows
+from sicot.index import Exam, Rows
 from sicot.prepare.prepared import PreparedSet
 from sicot.train.loader import Batch, evaluation_batches
 
@@ -112,20 +111,10 @@ def search(bundle: Bundle, v_ND: Tensor, words_NT: Tensor | None) -> dict[str, A
     """Time of looking classes up, and the share of the ten best that is found."""
     if bundle.index is None:
         return {}
-    words_NT = words_NT[:QUERIES] if words_NT is not None else None
-    x_ND, _ = bundle.model.feature(v_ND[:QUERIES], words_NT)
-    every = Rows.of(bundle.model.classifier)
-    exact_NK = every.nearest(x_ND, 10)
-    torch.set_num_threads(1)
-    times, found = [], []
-    for x_1D in x_ND.split(1):
-        begun = time.perf_counter()
-        classes_1K = bundle.index.candidates(x_1D)
-        found.append(classes_1K.gather(1, every.scores(x_1D, classes_1K).topk(10).indices))
-        times.append(1000 * (time.perf_counter() - begun))
-    right = (torch.cat(found)[:, :, None] == exact_NK[:, None]).any(1).float().mean()
+    x_ND, _ = bundle.model.feature(v_ND[:QUERIES], words_NT[:QUERIES] if words_NT is not None else None)
+    recall, times = Exam.set(Rows.of(bundle.model.classifier), x_ND, bundle.info.ranks).ask(bundle.index)
     p50, p95 = np.percentile(times, [50, 95]).tolist()
-    return {"rows": len(times), "recall_at_10": float(right), "p50_ms": p50, "p95_ms": p95}
+    return {"rows": len(times), "recall_at_10": recall, "p50_ms": p50, "p95_ms": p95}
 
 
 if __name__ == "__main__":

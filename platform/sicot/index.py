@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sicot.model.classifier import Classifier
+from sicot.model.nearest import nearest
 
 FILE = "index.faiss"
 BEST = 10
@@ -74,14 +75,7 @@ class Rows:
 
     def nearest(self, x_ND: Tensor, k: int) -> Tensor:
         """Exactly the best classes_NK of all, by asking every row, block by block."""
-        best_NK, classes_NK = x_ND.new_zeros(len(x_ND), 0), torch.zeros(len(x_ND), 0, dtype=torch.long)
-        for start in range(0, len(self), BLOCK):
-            s_NM = x_ND @ self[start : start + BLOCK].T
-            found = s_NM.topk(min(k, s_NM.shape[1]))
-            both = torch.cat([best_NK, found.values], 1)
-            best_NK, order_NK = both.topk(min(k, both.shape[1]))
-            classes_NK = torch.cat([classes_NK, found.indices + start], 1).gather(1, order_NK)
-        return classes_NK
+        return nearest(x_ND, (self[start : start + BLOCK] for start in range(0, len(self), BLOCK)), k)[1]
 
 
 @dataclass(frozen=True)
@@ -138,10 +132,14 @@ def build(rows: Rows, queries_ND: Tensor | None, candidates: int = 200, recall: 
     faiss.omp_set_num_threads(torch.get_num_threads())
     asked = Rows(queries_ND.detach().cpu().float(), False) if queries_ND is not None and len(queries_ND) else rows
     exam = Exam.set(rows, asked.spread(QUERIES), candidates)
-    # of those that reach it the fastest, else the one that comes nearest
-    best = max(kinds(rows, exam, recall), key=lambda each: (min(each.about["recall"], recall), -each.about["ms"]))
+    best = choose(kinds(rows, exam, recall), recall)
     best.about.update(exact_ms=exam.exact_ms, seconds=round(time.perf_counter() - begun, 1))
     return best
+
+
+def choose(found: Iterable[Index], recall: float) -> Index:
+    """Of those that reach the recall the fastest, else the one that comes nearest."""
+    return max(found, key=lambda each: (min(each.about["recall"], recall), -each.about["ms"]))
 
 
 def kinds(rows: Rows, exam: Exam, recall: float) -> Iterator[Index]:
@@ -153,7 +151,7 @@ def kinds(rows: Rows, exam: Exam, recall: float) -> Iterator[Index]:
 
 
 def _lists(rows: Rows, exam: Exam, recall: float) -> Index:
-    """Lists, with as many probes as reach the recall; beyond a third or so all rows are as quickly asked."""
+    """Lists, with as many probes as reach the recall; beyond half of them all rows are as quickly asked."""
     dimension = rows.weight_CD.shape[1]
     lists = max(1, min(LISTS, round(4 * math.sqrt(len(rows))), len(rows) // PER_LIST))
     coarse = faiss.IndexFlatIP(dimension)
@@ -202,12 +200,16 @@ class Exam:
         megabytes = round(len(faiss.serialize_index(found)) / 1e6, 1)
         about = {"kind": kind, "lists": lists, "probes": probes, "candidates": self.candidates}
         index = Index(found, about)
+        recall, times = self.ask(index)
+        about.update(recall=round(recall, 4), ms=round(median(times), 3), megabytes=megabytes)
+        return index
+
+    def ask(self, index: Index) -> tuple[float, list[float]]:
+        """The share of the right answers that are found, and the milliseconds of each query, asked one at a time."""
         told: list[Tensor] = []
         with one_thread():
             times = [_ms(lambda x_1D=x_1D: told.append(self._ask(index, x_1D))) for x_1D in self.x_ND.split(1)]
-        right = (torch.cat(told)[:, :, None] == self.right_NK[:, None]).any(1).float().mean()
-        about.update(recall=round(float(right), 4), ms=round(median(times), 3), megabytes=megabytes)
-        return index
+        return float((torch.cat(told)[:, :, None] == self.right_NK[:, None]).any(1).float().mean()), times
 
     def _ask(self, index: Index, x_1D: Tensor) -> Tensor:
         """The best classes [1, K], as an answer finds them."""

@@ -27,7 +27,9 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from sicot.model.nearest import merge, nearest
 from sicot.model.ranks import Ranks
 from sicot.model.rows import At, RowOptimiser
 from sicot.model.sampling import draw
@@ -244,20 +246,15 @@ class ShardedClassifier:
     # ------------------------------------------------------------ answering
 
     @torch.no_grad()
-    def top(self, x_BD: Tensor, k: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-        """The k best of all classes for each row: logits z_BK, falling, and class numbers. Exact, block by block."""
+    def top(self, x_BD: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k best of all classes (at most all) for each row: logits z_BK, falling, and class numbers. Exact."""
         zero_B = torch.zeros(len(x_BD), dtype=torch.long, device=x_BD.device)
         x_NSD, _, _, mine = self.ranks.gather(x_BD[:, None], zero_B, x_BD[:, :1])
-        x_ND = x_NSD[:, 0].to(dtype or x_BD.dtype)
-        best_NK = x_BD.new_full((len(x_ND), k), -math.inf)
-        class_NK = torch.zeros_like(best_NK, dtype=torch.long)
-        for low in range(0, len(self.rows_RD), BLOCK):
-            unit_KD, _ = self._unit(slice(low, low + BLOCK))
-            z_NK = (x_ND @ unit_KD.to(x_ND.dtype).T).to(x_BD.dtype)
-            # the greatest alone is found several times as fast as by topk
-            z_NK, place_NK = z_NK.max(1, keepdim=True) if k == 1 else z_NK.topk(min(k, z_NK.shape[1]), 1)
-            best_NK, class_NK = _merge([best_NK, z_NK], [class_NK, place_NK + (self.first + low)], k)
-        best_NK, class_NK = _merge(self.ranks.everyone(best_NK), self.ranks.everyone(class_NK), k)
+        blocks = (self._unit(slice(low, low + BLOCK))[0] for low in range(0, len(self.rows_RD), BLOCK))
+        best_NK, class_NK = nearest(x_NSD[:, 0], blocks, k)
+        short = k - best_NK.shape[1]  # a rank may have fewer rows than are asked for
+        best_NK, class_NK = pad(best_NK, (0, short), value=-math.inf), pad(class_NK + self.first, (0, short))
+        best_NK, class_NK = merge(self.ranks.everyone(best_NK), self.ranks.everyone(class_NK), k)
         return best_NK[mine], class_NK[mine]
 
     @torch.no_grad()
@@ -271,8 +268,3 @@ class ShardedClassifier:
     def mean(self, some_KD: Tensor) -> Tensor:
         """The mean of all ranks' rows of a table, [D]."""
         return self.ranks.sum(some_KD.sum(0)) / self.ranks.sum(some_KD.new_tensor(len(some_KD))).clamp(min=1)
-
-
-def _merge(logits: list[Tensor], classes: list[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    best_NK, order_NK = torch.cat(logits, 1).topk(k, 1)
-    return best_NK, torch.cat(classes, 1).gather(1, order_NK)
