@@ -120,7 +120,7 @@ def bundle_folder(
     training = {"settings": "0" * 64, "workers": 1, "epochs": 0, "seconds": 0.0, "images_per_s": None, "train": {}}
     model = worker.build(settings, data)
     model.means_2CD = functional.normalize(class_sums(model, data, 64, 0, 1), dim=2)
-    bundle.write(f"{root}/bundle", "tiny", model, data, calibration, training, index or config.Index(), queries_ND)
+    bundle.write(f"{root}/bundle", "tiny", model, data, calibration, training, index, queries_ND)
     return f"{root}/bundle"
 
 
@@ -141,5 +141,5 @@ def trained_bundle(root: Path, epochs: int = 30) -> str:
     model = worker.fit(settings, data, report)
     model.means_2CD = load_file(root / "weights.safetensors")["means_2CD"]
     training = {"settings": "0" * 64, "workers": 1, "epochs": epochs, "seconds": 0.0, "images_per_s": None, "train": {}}
-    bundle.write(f"{root}/bundle", "trained", model, data, calibration, training, settings.index)
+    bundle.write(f"{root}/bundle", "trained", model, data, calibration, training)
     return f"{root}/bundle"

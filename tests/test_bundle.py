@@ -134,14 +134,14 @@ class TestLookedUp:
 
     @pytest.fixture(scope="class")
     def looking(self, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-        settings = config.Index(above=5)
-        return Bundle.load(bundle_folder(tmp_path_factory.mktemp("looking"), settings, torch.randn(20, 16)))
+        folder = tmp_path_factory.mktemp("looking")
+        return Bundle.load(bundle_folder(folder, config.Index(), torch.randn(20, 16)))
 
     @pytest.mark.parametrize("kind", ["cosine", "linear"])
     def test_with_all_classes_as_candidates_it_says_what_comparing_with_all_says(
         self, tmp_path: Path, kind: str
     ) -> None:
-        looking = Bundle.load(bundle_folder(tmp_path, config.Index(above=1), classifier=kind))
+        looking = Bundle.load(bundle_folder(tmp_path, config.Index(), classifier=kind))
         for v_BD, words_BT in asked(looking):
             top = looking.top(v_BD, words_BT, 6)
             z_BC, a_BS = looking.judge(v_BD, words_BT)
@@ -151,7 +151,7 @@ class TestLookedUp:
             assert (top.a_BS is None) == (a_BS is None)
 
     def test_with_few_candidates_probabilities_are_shared_out_among_them(self, tmp_path: Path) -> None:
-        looking = Bundle.load(bundle_folder(tmp_path, config.Index(above=1, candidates=3)))
+        looking = Bundle.load(bundle_folder(tmp_path, config.Index(candidates=3)))
         for v_BD, words_BT in asked(looking):
             top = looking.top(v_BD, words_BT, 6)
             best = looking.judge(v_BD, words_BT)[0].topk(3)

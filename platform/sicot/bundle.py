@@ -344,7 +344,7 @@ def write(
     prepared: PreparedSet,
     calibration: dict[str, dict[str, float]],
     training: dict[str, Any],
-    settings: config.Index,
+    settings: config.Index | None = None,
     queries_ND: Tensor | None = None,
 ) -> Info:
     """Write the bundle of a trained model to ``uri`` (path or URI): aside first, then as a whole.
@@ -356,15 +356,15 @@ def write(
         prepared: the set it was trained on.
         calibration: what :func:`sicot.train.calibration.calibrate` fitted.
         training: what to note of it.
-        settings: of the index.
-        queries_ND: what the classifier is shown in validation, which the index is chosen by, if there is to be one;
-            see :func:`sicot.index.build`.
+        settings: of the index; None for a bundle without one.
+        queries_ND: what the classifier is shown in validation, which the index is chosen by: see
+            :func:`sicot.index.build`.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         state = {key: value.detach().to("cpu", torch.float32).contiguous() for key, value in model.state_dict().items()}
         lookup = None
-        if len(prepared.classes) > settings.above:
+        if settings:
             lookup = index.build(Rows.of(model.classifier).cpu(), queries_ND, settings.candidates, settings.recall)
             lookup.write(root / index.FILE)
             state["means_2CD"] = state["means_2CD"][:, :0]  # only what is enrolled is compared with them

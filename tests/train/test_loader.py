@@ -47,6 +47,18 @@ def test_an_epoch_deals_each_row_once_and_all_ranks_step_equally(
     assert rows - len(ids) < world * min(batch_size, rows // world) + world  # at most the last, partial batches wait
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(world=st.integers(1, 60), size=st.integers(1, 50), equally=st.booleans())
+def test_rows_are_dealt_once_each_and_in_order(data: PreparedSet, world: int, size: int, equally: bool) -> None:
+    rows = Rows(data, "train")
+    ranks = [list(rows.dealt(rank, world, size, ("id",), equally)) for rank in range(world)]
+    every = [row for file in rows.files for row in file.read(["id"])["id"].to_pylist()]
+    assert [row for tables in ranks for table in tables for row in table["id"].to_pylist()] == every
+    assert all(table.num_rows <= size and table.column_names == ["id"] for tables in ranks for table in tables)
+    if equally:
+        assert len({len(tables) for tables in ranks}) == 1
+
+
 def test_the_order_is_the_same_for_a_seed_and_new_in_each_epoch(data: PreparedSet) -> None:
     def ids(seed: int, number: int) -> list[str]:
         return [row for table in epoch(data, 8, 0, 2, seed, number) for row in table["id"].to_pylist()]

@@ -13,10 +13,9 @@ from torch.nn import functional
 
 from sicot.config import Experiment
 from sicot.errors import UserError
-from sicot.model.sharded import bounds
+from sicot.model.sharded import bounds, initial_rows
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import shards, worker
-from sicot.train.class_words import begin_with_words
 from tests.builders import experiment, prepared_set
 from tests.model.ranks import Ranks
 
@@ -125,12 +124,9 @@ def test_settings_that_copy_the_classifier_are_refused(data: PreparedSet, tmp_pa
 
 def test_rows_begin_at_the_words_of_their_class(data: PreparedSet, tmp_path: Path) -> None:
     config = settings(tmp_path)
-    model = worker.build(config, data, whole=False)
-    head = shards.head_of(config, model, 0, 1, torch.device("cpu"), None)
+    head = shards.head_of(config, worker.build(config, data), data, 0, 1, torch.device("cpu"), None)
     assert head is not None
-    first_RD = head.rows_RD.clone()
-    begin_with_words(model, head, data, 0, 1)
-    moved_RD = head.rows_RD - first_RD
+    moved_RD = head.rows_RD - initial_rows(len(data.classes), config.model.dimension, 0, 1, config.train.seed)
     assert moved_RD.norm(dim=1)[5] > moved_RD.norm(dim=1)[:5].max()  # the rare class most
     blue_mug, green_bag, _, red_bag, white_mug, _ = functional.normalize(moved_RD, dim=1)
     assert green_bag @ red_bag > green_bag @ blue_mug

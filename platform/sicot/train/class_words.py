@@ -27,26 +27,18 @@ FEW = 5.0  # a class of so many training rows is moved by half as much as the ra
 
 
 @torch.no_grad()
-def begin_with_words(
-    model: SICoT, head: ShardedClassifier | None, prepared: PreparedSet, rank: int, world: int
-) -> None:
+def begin_with_words(model: SICoT, head: ShardedClassifier, prepared: PreparedSet, rank: int, world: int) -> None:
     """Move each row by the direction of what the words of its class's training rows say, by the first word vectors.
 
-    All ranks must call. The rows of a visual-only model stay, and those of classes without words; of a classifier
-    that is not sharded, or trained already (None), all of them.
+    All ranks must call. The rows of a visual-only model stay, and those of classes without words.
     """
-    if head is None or not model.config.uses_words:
+    if not model.config.uses_words:
         return
     model.to(head.rows_RD.device)
-    rows = Rows(prepared, "train")
-    low, high = len(rows) * rank // world, len(rows) * (rank + 1) // world
-    order, sums_RD = np.arange(len(rows.groups)), torch.zeros_like(head.rows_RD)
-    for start in range(low, low + -(-len(rows) // world), BATCH):
-        pieces = rows.stretch(order, start, min(start + BATCH, high)) if start < high else []
-        table = rows.read(pieces, ("words", "label")) if pieces else None
-        words_BT = pad(table["words"].to_pylist() if table else [], prepared.manifest.text.max_words)
-        labels_B = torch.from_numpy(table["label"].to_numpy().astype(np.int64)) if table else words_BT[:, 0]
-        words_BT = words_BT.to(sums_RD.device)
+    sums_RD = torch.zeros_like(head.rows_RD)
+    for table in Rows(prepared, "train").dealt(rank, world, BATCH, ("words", "label"), equally=True):
+        words_BT = pad(table["words"].to_pylist(), prepared.manifest.text.max_words).to(sums_RD.device)
+        labels_B = torch.from_numpy(table["label"].to_numpy().astype(np.int64))
         rare_BT1 = model.semantic.idf_V[words_BT][..., None]
         said_BE = (model.semantic.vectors(words_BT) * rare_BT1).sum(1)
         head.add(sums_RD, functional.normalize(model.semantic.value(said_BE), dim=1), labels_B.to(sums_RD.device))

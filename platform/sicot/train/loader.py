@@ -92,6 +92,19 @@ class Rows:
             pieces.append((int(order[position]), low, high))
         return pieces
 
+    def dealt(
+        self, rank: int, world: int, size: int, columns: tuple[str, ...] = (), equally: bool = False
+    ) -> Iterator[pa.Table]:
+        """The rank's equal share of the rows, in order, ``size`` at a time.
+
+        Shares may differ by a row. With ``equally`` the last table may be empty, so that every rank has as many.
+        """
+        low, high = len(self) * rank // world, len(self) * (rank + 1) // world
+        order = np.arange(len(self.groups))
+        for start in range(low, low + -(-len(self) // world) if equally else high, size):
+            # a rank without a row left reads an empty piece, for its columns
+            yield self.read(self.stretch(order, start, min(start + size, high)) or [(0, 0, 0)], columns)
+
 
 class TrainingBatches(IterableDataset):
     """The batches of one rank; set ``epoch`` and ``skip`` (batches already done) before each pass."""
@@ -183,20 +196,14 @@ def evaluation_batches(
     every rank has as many.
     """
     met: Counter[int] = Counter()
-    rows = Rows(prepared, split)
-    low, high = len(rows) * rank // world, len(rows) * (rank + 1) // world
-    order = np.arange(len(rows.groups))
-    longest = -(-len(rows) // world)
-    for start in range(low, low + longest if equally else high, batch_size):
-        pieces = rows.stretch(order, start, min(start + batch_size, high)) if start < high else []
-        table = rows.read(pieces) if pieces else None
-        if table is not None and most is not None:
+    for table in Rows(prepared, split).dealt(rank, world, batch_size, equally=equally):
+        if most is not None:
             keep = []
             for label in table["label"].to_pylist():
                 met[label] += 1
                 keep.append(met[label] <= most)
             table = table.filter(pa.array(keep))
-        if table is not None and table.num_rows:
+        if table.num_rows:
             yield collate(table, prepared.manifest.text.max_words)
         elif equally:
             size, words = prepared.manifest.images.size, prepared.manifest.text.max_words

@@ -20,12 +20,20 @@ from sicot.errors import UserError
 from sicot.model.recognizer import SICoT
 from sicot.model.rows import OPTIMISERS
 from sicot.model.sharded import ShardedClassifier, bounds, initial_rows
+from sicot.prepare.prepared import PreparedSet
+from sicot.train.class_words import begin_with_words
 
 
 def head_of(
-    config: Experiment, model: SICoT, rank: int, world: int, device: torch.device, checkpoint: Path | None
+    config: Experiment,
+    model: SICoT,
+    prepared: PreparedSet,
+    rank: int,
+    world: int,
+    device: torch.device,
+    checkpoint: Path | None,
 ) -> ShardedClassifier | None:
-    """This rank's rows: new ones, or a checkpoint's. None where the classifier is not sharded.
+    """This rank's rows: new ones, or a checkpoint's. None where the classifier is not sharded. All ranks must call.
 
     Raises:
         UserError: the settings need a second copy of a classifier that is kept once.
@@ -41,11 +49,7 @@ def head_of(
         )
     rows_RD = initial_rows(classes, config.model.dimension, rank, world, config.train.seed).to(device)
     optimiser = OPTIMISERS[sharding.optimiser](rows_RD)
-    if checkpoint:
-        first, end = bounds(classes, rank, world)
-        for name, tensor in {"rows": rows_RD, **optimiser.state}.items():
-            read(checkpoint, name, first, end, tensor)
-    return ShardedClassifier(
+    head = ShardedClassifier(
         rows_RD,
         model.log_prior_C,
         optimiser,
@@ -55,6 +59,13 @@ def head_of(
         rank=rank,
         world=world,
     )
+    if checkpoint:
+        first, end = bounds(classes, rank, world)
+        for name, tensor in {"rows": rows_RD, **optimiser.state}.items():
+            read(checkpoint, name, first, end, tensor)
+    else:
+        begin_with_words(model, head, prepared, rank, world)
+    return head
 
 
 def is_sharded(config: Experiment, classes: int) -> bool:

@@ -22,6 +22,7 @@ from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConf
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 from safetensors.torch import load_file
+from torch import nn
 
 from sicot import bundle, cluster, storage
 from sicot.config import Experiment
@@ -51,7 +52,7 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
     gpu = cluster.has_gpus(experiment.train.gpu)
     workers, fewest = experiment.train.workers, experiment.train.min_workers
     cluster.require(workers, workers if gpu else 0, f"training with {workers} workers")
-    model = worker.build(experiment, prepared, whole=False)  # also checks the settings
+    model = worker.build(experiment, prepared)  # also checks the settings
     rows = len(prepared.classes) - len(model.classifier.weight)  # of a sharded classifier
     parameters = sum(p.numel() for p in model.parameters()) + rows * experiment.model.dimension
     print(
@@ -146,21 +147,16 @@ class LogToRun(UserCallback):
 LOGGED = ("learning_rate", "images_per_s", "data_wait", "seconds")
 
 
-QUERIES = 1000
-"""Rows of validation that the index is chosen by, for each way of asking."""
-
-
 def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: str, settings: str) -> str:
     """Write the bundle from the last checkpoint."""
     model = worker.build(experiment, prepared)
     sharded = shards.is_sharded(experiment, len(prepared.classes))
     model.means_2CD = torch.zeros(2, 0 if sharded else len(prepared.classes), experiment.model.dimension)
     with result.checkpoint.as_directory() as folder:
-        state = load_file(f"{folder}/weights.safetensors")
+        model.load_state_dict(load_file(f"{folder}/weights.safetensors"), assign=True)
         if sharded:
             rows_CD = shards.all_rows(Path(folder), len(prepared.classes), experiment.model.dimension)
-            state["classifier.weight"] = rows_CD
-        model.load_state_dict(state, assign=True)
+            model.classifier.weight = nn.Parameter(rows_CD)
     training = {
         "settings": settings,
         "workers": experiment.train.workers,
@@ -169,11 +165,11 @@ def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: s
         "images_per_s": round(result.metrics["images_per_s"], 1),
         "train": experiment.train.model_dump(mode="json"),
     }
-    index = experiment.index.model_copy(update={"above": 0}) if sharded else experiment.index
+    index = experiment.index if sharded or len(prepared.classes) > experiment.index.above else None
     queries_ND = None
-    if len(prepared.classes) > index.above:
+    if index:
         asked = ask(model.eval(), prepared, experiment.evaluate.batch_size)
-        queries_ND = torch.cat([x_ND[:QUERIES] for x_ND, _ in asked.values()]) if asked else None
+        queries_ND = torch.cat([x_ND for x_ND, _ in asked.values()]) if asked else None
     calibration = result.metrics["calibration"]
     info = bundle.write(place, experiment.name, model, prepared, calibration, training, index, queries_ND)
     print(f"bundle: {place} (digest {info.digest[:12]})", flush=True)

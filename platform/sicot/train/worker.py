@@ -25,7 +25,6 @@ from sicot.model.sharded import ShardedClassifier
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import shards, weights
 from sicot.train.calibration import calibrate, class_sums
-from sicot.train.class_words import begin_with_words
 from sicot.train.learner import Learner
 from sicot.train.loader import Batch, TrainingBatches, evaluation_batches
 
@@ -55,10 +54,10 @@ def silent(epoch: int, step: int, steps: int) -> None:
     """Progress for nobody."""
 
 
-def build(config: Experiment, prepared: PreparedSet, whole: bool = True) -> SICoT:
+def build(config: Experiment, prepared: PreparedSet) -> SICoT:
     """A new model for a prepared set: trunk weights, word vectors, idf and class prior in place.
 
-    Where the classifier is sharded, it has its rows only if it is to be ``whole``.
+    Where the classifier is sharded, it has no rows here: see :mod:`sicot.train.shards`.
     """
     torch.manual_seed(config.train.seed)
     try:
@@ -68,7 +67,7 @@ def build(config: Experiment, prepared: PreparedSet, whole: bool = True) -> SICo
             torch.from_numpy(prepared.classes.log_prior),
             torch.from_numpy(prepared.word_vectors()),
             torch.from_numpy(prepared.idf),
-            sharded=not whole and shards.is_sharded(config, len(prepared.classes)),
+            sharded=shards.is_sharded(config, len(prepared.classes)),
         )
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -102,11 +101,10 @@ def fit(
     train = config.train
     batches = TrainingBatches(prepared, train.batch_size, rank, world, train.seed)
     moves = train.epochs * -(-len(batches) // train.accumulate)
-    model = build(config, prepared, whole=False)
-    head = shards.head_of(config, model, rank, world, device, checkpoint)
-    begin_with_words(model, None if checkpoint else head, prepared, rank, world)
+    model = build(config, prepared)
+    head = shards.head_of(config, model, prepared, rank, world, device, checkpoint)
     learner = Learner(train, model, moves, device, world, head)
-    patience = train.patience * bool(prepared.manifest.rows["val"])
+    patience = train.patience if prepared.manifest.rows["val"] else 0
     at = _position(learner, checkpoint, device, len(batches))
 
     def save(folder: Path) -> None:
