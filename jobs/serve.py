@@ -29,7 +29,7 @@ def main() -> None:
     """Start the endpoint and stay until interrupted."""
     job = config.load(ServeJob, program="python -m jobs.serve")
     settings = job.serve.model_copy(update={"model": job.model} if job.model else {})
-    with cluster.session(settings.replicas + 2):
+    with cluster.session(settings.replicas * settings.threads + 2):
         url = recognizer.start(settings, job.tracking_uri)
         for stop in (signal.SIGINT, signal.SIGTERM):  # Ray has put handlers of its own in place
             signal.signal(stop, signal.default_int_handler)

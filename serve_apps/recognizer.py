@@ -40,6 +40,7 @@ def build(args: dict[str, Any]) -> Application:
     deploy = serve.deployment(
         name="recognizer",
         num_replicas=settings.replicas,
+        ray_actor_options={"num_cpus": settings.threads},
         max_ongoing_requests=4 * places,
         max_queued_requests=places,
         logging_config={"enable_access_log": False},

@@ -103,7 +103,11 @@ def experiment(storage_folder: Path, **train: object) -> config.Experiment:
 
 
 def bundle_folder(
-    root: Path, index: config.Index | None = None, queries_ND: Tensor | None = None, **model: object
+    root: Path,
+    index: config.Index | None = None,
+    queries_ND: Tensor | None = None,
+    images_NHW3: Tensor | None = None,
+    **model: object,
 ) -> str:
     """An untrained bundle for the set in ``root``/prepared (made if it is not there); gives its folder."""
     from sicot.train import worker
@@ -120,7 +124,7 @@ def bundle_folder(
     training = {"settings": "0" * 64, "workers": 1, "epochs": 0, "seconds": 0.0, "images_per_s": None, "train": {}}
     model = worker.build(settings, data)
     model.means_2CD = functional.normalize(class_sums(model, data, 64, 0, 1), dim=2)
-    bundle.write(f"{root}/bundle", "tiny", model, data, calibration, training, index, queries_ND)
+    bundle.write(f"{root}/bundle", "tiny", model, data, calibration, training, index, queries_ND, images_NHW3)
     return f"{root}/bundle"
 
 

@@ -6,8 +6,10 @@
     vocabulary.parquet      word, count, idf; the row number + 1 is the word's id
     enrolled.*              products that it knows without training, if there are any: see :mod:`sicot.enrolled`
     index.faiss             where there are very many classes, what answers are looked up in: see :mod:`sicot.index`
+    engine.*                the visual network as processors run it fastest, see :mod:`sicot.engine`; can be missing
 
-JSON, Parquet and safetensors only, and arrays that faiss reads: loading a bundle never runs code from it. Evaluation,
+JSON, Parquet and safetensors only, arrays that faiss reads and a graph that OpenVINO reads: loading a bundle never runs
+code from it. Evaluation,
 batch jobs and the endpoint all answer through :class:`Bundle`.
 
 B batch, H height, W width, T words, S = T + 1 words and the null word, C classes, enrolled ones behind those trained,
@@ -33,7 +35,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sicot import config, enrolled, index, storage
+from sicot import config, engine, enrolled, index, storage
+from sicot.engine import Engine
 from sicot.enrolled import Enrolled
 from sicot.errors import UserError
 from sicot.index import Index, Rows
@@ -80,6 +83,13 @@ class Info(BaseModel):
     """SHA-256 of each file."""
     index: dict[str, Any] | None = None
     """What was measured of the index, see :func:`sicot.index.build`; None where answers compare with every class."""
+    engine: dict[str, Any] | None = None
+    """What was measured of the engine, see :func:`sicot.engine.build`; None where there is none."""
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The files that training made: all but what is enrolled."""
+        return (*FILES, *((index.FILE,) if self.index else ()), *(engine.FILES if self.engine else ()))
 
     @property
     def ranks(self) -> int:
@@ -157,16 +167,21 @@ class Bundle:
         words: Vocabulary,
         enrolled: Enrolled,
         index: Index | None = None,
+        engine: Engine | None = None,
     ):
         self.folder, self.info, self.model, self.vocabulary = folder, info, model.eval(), words
-        self.trained, self.enrolled, self.index = trained, enrolled, index
+        self.trained, self.enrolled, self.index, self.engine = trained, enrolled, index, engine
         self.classes = _all_classes(trained, enrolled.labels)
         self.device = model.log_prior_C.device
         self._rows_2ED = enrolled.rows_2ED.to(self.device)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Bundle:
+    def load(cls, folder: str | Path, streams: int = 1) -> Bundle:
         """Load and verify the bundle in a local folder.
+
+        Args:
+            folder: of the bundle.
+            streams: threads that will ask about photos at the same time; see :class:`sicot.engine.Engine`.
 
         Raises:
             UserError: there is no bundle, it is of another version, or a file is not what the bundle says it is.
@@ -181,8 +196,7 @@ class Bundle:
             raise UserError(f"no bundle at {root}: it must hold a bundle.json") from error
         except (ValidationError, json.JSONDecodeError) as error:
             raise UserError(f"{root}/bundle.json is not one this version reads (version {VERSION})") from error
-        also = (*(enrolled.FILES if info.enrolled else ()), *((index.FILE,) if info.index else ()))
-        for name in (*FILES, *also):
+        for name in (*info.made, *(enrolled.FILES if info.enrolled else ())):
             if not (root / name).exists() or _sha256(root / name) != info.files.get(name):
                 raise UserError(f"{root / name} is missing or not the file that was bundled: fetch the bundle again")
         classes = Classes(storage.read_table(str(root / "classes.parquet")))
@@ -199,11 +213,13 @@ class Bundle:
             lookup = Index.read(root / index.FILE, info.index) if info.index else None
         except RuntimeError as error:
             raise UserError(f"{root / index.FILE} is no index: fetch the bundle again") from error
-        return cls(str(root), info, model, classes, Vocabulary(words), products, lookup)
+        network = Engine(root, info.engine["precision"], streams) if info.engine else None
+        return cls(str(root), info, model, classes, Vocabulary(words), products, lookup, network)
 
     def to(self, device: str | torch.device) -> Bundle:
         """Answer on another device."""
         self.device = torch.device(device)
+        self.engine = self.engine if self.device.type == "cpu" else None
         self.model.to(self.device)
         self._rows_2ED = self.enrolled.rows_2ED.to(self.device)
         return self
@@ -250,6 +266,8 @@ class Bundle:
     @torch.inference_mode()
     def see(self, images_BHW3: Tensor) -> Tensor:
         """Visual features v_BD of photos: what is worth doing once when several questions follow."""
+        if self.engine:
+            return self.engine.see(images_BHW3)
         return self.model.visual(images_BHW3.to(self.device, non_blocking=True))
 
     @torch.inference_mode()
@@ -346,6 +364,7 @@ def write(
     training: dict[str, Any],
     settings: config.Index | None = None,
     queries_ND: Tensor | None = None,
+    images_NHW3: Tensor | None = None,
 ) -> Info:
     """Write the bundle of a trained model to ``uri`` (path or URI): aside first, then as a whole.
 
@@ -359,6 +378,7 @@ def write(
         settings: of the index; None for a bundle without one.
         queries_ND: what the classifier is shown in validation, which the index is chosen by: see
             :func:`sicot.index.build`.
+        images_NHW3: photos, uint8, that the engine is measured on; None for a bundle without one.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -368,6 +388,12 @@ def write(
             lookup = index.build(Rows.of(model.classifier).cpu(), queries_ND, settings.candidates, settings.recall)
             lookup.write(root / index.FILE)
             state["means_2CD"] = state["means_2CD"][:, :0]  # only what is enrolled is compared with them
+        compiled = None
+        if images_NHW3 is not None:
+            try:
+                compiled = engine.build(model, images_NHW3, root)
+            except ValueError as error:
+                print(f"{error}: photos will be seen by PyTorch", flush=True)
         save_file(state, root / "weights.safetensors")
         for file in ("classes.parquet", "vocabulary.parquet"):
             (root / file).write_bytes(storage.read_bytes(f"{prepared.root}/{file}"))
@@ -393,6 +419,7 @@ def write(
             metrics={},
             files={path.name: _sha256(path) for path in sorted(root.iterdir())},
             index=lookup.about if lookup else None,
+            engine=compiled,
         )
         info = info.model_copy(update={"digest": digest_of(info)})
         (root / "bundle.json").write_text(info.model_dump_json(indent=1))

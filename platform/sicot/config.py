@@ -452,18 +452,22 @@ class Serve(Section):
     """Port to listen on."""
     replicas: Count = 1
     """Processes that answer."""
+    threads: Count = 2
+    """Batches that a process answers at the same time, a core each."""
     max_batch: Count = 16
-    """Photos answered in one step of the model."""
-    batch_wait_ms: Weight = 5.0
-    """How long to wait for a fuller batch, milliseconds."""
+    """Photos answered in one step of the model; it never waits for a fuller batch."""
     max_queue: Count = 128
     """Requests that may wait; more are answered 503 at once."""
+    max_seconds: Positive = 10.0
+    """A request that cannot be answered in this time is answered 503, seconds."""
     max_bytes: Count = 10_000_000
     """Larger request bodies are answered 413, bytes."""
     max_pixels: Count = 40_000_000
     """Photos with more pixels are answered 413, unread."""
     max_k: Count = 100
     """Most ranked classes a request may ask for."""
+    cache: Annotated[int, Field(ge=0)] = 1000
+    """Answers that a process keeps for requests that come again; 0 keeps none."""
 
 
 class Tune(Section):

@@ -181,7 +181,7 @@ def _query(base: Bundle, label: str, row: dict[str, Any]) -> Query:
 def save(made: Bundle, uri: str) -> None:
     """Write the bundle to ``uri`` (path or URI), in place of what is there."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in bundle.FILES:
+        for name in made.info.made:
             shutil.copyfile(Path(made.folder) / name, Path(folder) / name)
         for name, content in made.enrolled.files().items():
             (Path(folder) / name).write_bytes(content)
@@ -221,9 +221,9 @@ def _imprint(base: Bundle, queries: Sequence[Query]) -> Tensor:
 
 
 def _knowing(base: Bundle, products: Enrolled) -> Bundle:
-    files = {name: base.info.files[name] for name in bundle.FILES}
+    files = {name: base.info.files[name] for name in base.info.made}
     files |= {name: hashlib.sha256(content).hexdigest() for name, content in products.files().items()}
     changed = {"enrolled": len(products), "files": files, "metrics": {}, "created": bundle.now()}
     info = base.info.model_copy(update=changed)
     info.digest = bundle.digest_of(info)
-    return Bundle(base.folder, info, base.model, base.trained, base.vocabulary, products)
+    return Bundle(base.folder, info, base.model, base.trained, base.vocabulary, products, engine=base.engine)

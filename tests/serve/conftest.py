@@ -8,9 +8,7 @@ import pytest
 
 from sicot import config
 
-SETTINGS = config.Serve(
-    port=0, max_batch=4, max_queue=4, batch_wait_ms=2, max_bytes=300_000, max_pixels=1_000_000, max_k=10
-)
+SETTINGS = config.Serve(port=0, threads=2, max_batch=2, max_queue=4, max_bytes=300_000, max_pixels=1_000_000, max_k=10)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from sicot.errors import UserError
 from sicot.prepare.images import BadImage
 
 PAGE = Path(__file__).parents[2] / "serve_apps" / "page"
-LIMITS = config.Serve(max_batch=1, max_queue=1, max_bytes=20_000, max_k=7)
+LIMITS = config.Serve(threads=1, max_batch=1, max_queue=1, max_bytes=20_000, max_k=7)
 INFO = bundle.Info(
     name="m", digest="d" * 64, created="2025-01-01", model=config.Model(), images=config.Images(), text=config.Text(),
     classes=3, vocabulary=2, word_dimension=4, temperature=dict.fromkeys(("image", "image_text", "text"), 1.0),
@@ -48,11 +48,15 @@ class Recorded:
         return self.outcome
 
 
-def talk(model: Recorded, conversation: Callable[[httpx.AsyncClient], Coroutine[Any, Any, Any]]) -> Any:
+def talk(
+    model: Recorded,
+    conversation: Callable[[httpx.AsyncClient], Coroutine[Any, Any, Any]],
+    limits: config.Serve = LIMITS,
+) -> Any:
     """Run a conversation with the application over ASGI."""
 
     async def run() -> Any:
-        transport = httpx.ASGITransport(api.create(model, LIMITS, PAGE), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(api.create(model, limits, PAGE), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await conversation(client)
 
@@ -223,6 +227,19 @@ def test_a_body_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch
         await asyncio.sleep(10)
 
     assert refusal(post(Recorded(), content=stalled(), headers=JPEG)) == (408, "timeout")
+
+
+def test_who_is_not_answered_in_time_is_told_to_come_again():
+    model = Recorded()
+
+    async def conversation(client: httpx.AsyncClient) -> None:
+        model.gate.clear()
+        late = await client.post("/v1/recognize", data={"title": "x"})
+        assert refusal(late) == (503, "slow")
+        assert late.headers["retry-after"] == "1"
+        assert (await client.get("/readyz")).json() == {"status": "ready"}
+
+    talk(model, conversation, LIMITS.model_copy(update={"max_seconds": 0.02}))
 
 
 def test_who_finds_no_place_is_told_to_come_again_and_places_are_given_back():

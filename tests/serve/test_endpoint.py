@@ -23,7 +23,7 @@ from ray.serve.schema import ServeDeploySchema
 from serve_apps import recognizer
 from sicot import config, registry
 from sicot.bundle import Answer, Bundle, Query
-from sicot.endpoint import schema, server
+from sicot.endpoint import api, schema, server
 from sicot.endpoint.replica import Replica
 from sicot.errors import UserError
 from tests.builders import LABELS, photo
@@ -158,7 +158,7 @@ def test_words_the_catalogue_does_not_use_are_nothing_to_go_by(client: httpx.Cli
 
 
 def test_when_all_places_are_taken_the_next_is_sent_away_at_once(client: httpx.Client, endpoint: str):
-    release, places = threading.Event(), SETTINGS.max_batch + SETTINGS.max_queue
+    release, places = threading.Event(), api.places(SETTINGS)
 
     def slowly() -> Iterator[bytes]:
         yield photo("red-bag", 5)
@@ -249,7 +249,7 @@ def test_a_second_start_uses_the_serve_that_runs(endpoint: str):
 
 
 def test_too_many_replicas_are_refused_before_they_hang(ray_cluster: None):
-    with pytest.raises(UserError, match="99 CPUs"):
+    with pytest.raises(UserError, match="198 CPUs"):
         server.listen(config.Serve(replicas=99))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -51,8 +52,8 @@ class Answers(Protocol):
 
 
 def places(settings: config.Serve) -> int:
-    """How many requests a replica holds: one batch that is answered, and those that wait."""
-    return settings.max_batch + settings.max_queue
+    """How many requests a replica holds: those that are answered, and those that wait."""
+    return settings.threads * settings.max_batch + settings.max_queue
 
 
 class Places:
@@ -97,9 +98,10 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
         "/v1/recognize",
         tags=["recognize"],
         openapi_extra=request_body(limits),
+        response_model=schema.Recognition,
         responses={200: {"content": {"application/json": {"example": schema.EXAMPLE}}}, **errors.RESPONSES},
     )
-    async def recognize(request: Request) -> schema.Recognition:
+    async def recognize(request: Request) -> Response:
         """Rank the classes for a photo, for words, or for both.
 
         Send a form with `image`, `title`, `tags` and `k`, or the photo itself as the body with the other
@@ -113,13 +115,14 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
             if photo is None and not fields.title.strip() and not fields.tags:
                 raise Problem(422, "bad_field", "image: send a photo, a title or tags")
             query = bundle.Query(photo, fields.title, tuple(fields.tags))
-            answer = await _answered(answers, query, fields.k)
-        return schema.Recognition(
+            answer = await _answered(answers, query, fields.k, settings.max_seconds)
+        said = schema.Recognition(
             request_id=request.state.request_id,
             model=model,
             milliseconds=round((time.perf_counter() - start) * 1000, 1),
             **asdict(answer),
         )
+        return Response(said.model_dump_json(), media_type="application/json")  # FastAPI would validate it once more
 
     @app.get("/v1/model", tags=["about"])
     async def about() -> schema.About:
@@ -158,9 +161,13 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
     return app
 
 
-async def _answered(answers: Answers, query: bundle.Query, k: int) -> bundle.Answer:
+async def _answered(answers: Answers, query: bundle.Query, k: int, seconds: float) -> bundle.Answer:
     try:
-        return await answers.recognise(query, k)
+        async with asyncio.timeout(seconds):
+            return await answers.recognise(query, k)
+    except TimeoutError as error:
+        message = f"no answer within {seconds:g} seconds: try again in a moment"
+        raise Problem(503, "slow", message, {"Retry-After": str(RETRY_AFTER)}) from error
     except BadImage as error:
         code = error.reason if error.reason in STATUS else "image_unreadable"
         raise Problem(STATUS.get(error.reason, 400), code, f"image: {error}") from error

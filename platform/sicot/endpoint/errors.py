@@ -19,7 +19,7 @@ ERRORS: dict[int, str] = {
     415: "`image_type`: no photo format the model reads. `body_type`: neither a form nor an image.",
     422: "`bad_field`: a field is unknown, missing or out of range; the message names it.",
     500: "`internal`: a bug of ours; `request_id` finds it in the log.",
-    503: "`full`: too many requests are waiting; try again after `Retry-After` seconds.",
+    503: "`full`: too many requests are waiting. `slow`: no answer in time. Try again after `Retry-After` seconds.",
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Error, "description": text} for status, text in ERRORS.items()

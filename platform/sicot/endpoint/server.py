@@ -34,7 +34,8 @@ def listen(settings: config.Serve) -> str:
     Raises:
         UserError: the port cannot be opened, or the cluster has too few CPUs for the replicas.
     """
-    cluster.require(settings.replicas, 0, f"an endpoint with {settings.replicas} replicas")
+    cpus, what = settings.replicas * settings.threads, f"{settings.replicas} replicas of {settings.threads} threads"
+    cluster.require(cpus, 0, f"an endpoint with {what}")
     running = _get_global_client(raise_if_no_controller_running=False)
     if running is None:
         host, port = settings.host, free_port(settings.host, settings.port)

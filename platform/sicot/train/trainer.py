@@ -31,6 +31,7 @@ from sicot.prepare.prepared import PreparedSet
 from sicot.track import Run
 from sicot.train import progress, shards, worker
 from sicot.train.calibration import ask
+from sicot.train.loader import evaluation_batches
 
 
 def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: str) -> str:
@@ -147,6 +148,10 @@ class LogToRun(UserCallback):
 LOGGED = ("learning_rate", "images_per_s", "data_wait", "seconds")
 
 
+PHOTOS = 512
+"""Photos that the engine is measured on."""
+
+
 def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: str, settings: str) -> str:
     """Write the bundle from the last checkpoint."""
     model = worker.build(experiment, prepared)
@@ -171,7 +176,10 @@ def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: s
         asked = ask(model.eval(), prepared, experiment.evaluate.batch_size)
         queries_ND = torch.cat([x_ND for x_ND, _ in asked.values()]) if asked else None
     calibration = result.metrics["calibration"]
-    info = bundle.write(place, experiment.name, model, prepared, calibration, training, index, queries_ND)
+    photos = next(iter(evaluation_batches(prepared, "val" if prepared.manifest.rows["val"] else "train", PHOTOS, 0, 1)))
+    info = bundle.write(
+        place, experiment.name, model, prepared, calibration, training, index, queries_ND, photos.images_BHW3
+    )
     print(f"bundle: {place} (digest {info.digest[:12]})", flush=True)
     return place
 

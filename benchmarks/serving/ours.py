@@ -1,0 +1,61 @@
+"""The endpoint, and the least that Ray Serve does for a request.
+
+python -m benchmarks.serving.ours ours <bundle> <port>
+python -m benchmarks.serving.ours echo <bundle> <port>
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+
+from fastapi import FastAPI, Request, Response
+from ray import serve
+
+from serve_apps import recognizer
+from sicot import cluster, config
+from sicot.endpoint import body, server
+
+
+class Echo:
+    """Reads bodies as the endpoint does, and sends them back."""
+
+    def __init__(self, settings: config.Serve):
+        self.settings = settings
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Ray Serve calls this."""
+        app = FastAPI()
+
+        @app.post("/v1/recognize")
+        async def echo(request: Request) -> Response:
+            photo, _ = await body.read(request, self.settings.max_bytes)
+            return Response(photo)
+
+        return app
+
+
+def main() -> None:
+    """Serve until terminated."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["ours", "echo"])
+    parser.add_argument("bundle")
+    parser.add_argument("port", type=int)
+    options = parser.parse_args()
+    settings = config.Serve(model=options.bundle, port=options.port, cache=0)
+    with cluster.session(settings.replicas * settings.threads + 2):
+        if options.what == "ours":
+            recognizer.start(settings, "")
+        else:
+            deploy = serve.deployment(name="echo", max_ongoing_requests=1000)
+            server.listen(settings)
+            server.deploy(deploy(serve.ingress()(Echo)).bind(settings))
+        stopped = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+        stopped.wait()
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Questions that wait together are answered together.
+
+A thread decodes, another answers: it takes all that wait, up to a batch, and never waits for more to come. So a lone
+question is answered at once, and under load the batches fill by themselves. Nothing of it runs on the event loop but
+its beginning and its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+from sicot.bundle import Answer, Item, Query
+
+
+@dataclass
+class Asked:
+    """A question on its way."""
+
+    query: Query
+    k: int
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Answer]
+    item: Item = field(init=False)
+
+
+class Batches:
+    """Answers questions of any number of tasks of an event loop."""
+
+    def __init__(
+        self,
+        decode: Callable[[Query], Item],
+        answer: Callable[[Sequence[Item], int], list[Answer]],
+        most: int,
+        threads: int,
+    ):
+        """
+        Args:
+            decode: makes a question ready; what it raises goes to whom asked.
+            answer: answers questions that are ready, ranking so many classes.
+            most: questions answered at once.
+            threads: batches answered at once, and photos decoded meanwhile.
+        """
+        self.decode, self.answer, self.most = decode, answer, most
+        self.decoders = ThreadPoolExecutor(threads, "decode")
+        self.ready: SimpleQueue[Asked] = SimpleQueue()
+        for number in range(threads):
+            Thread(target=self._work, name=f"model-{number}", daemon=True).start()
+
+    async def ask(self, query: Query, k: int) -> Answer:
+        """The answer, with k classes. Who is cancelled meanwhile costs no more than was begun."""
+        loop = asyncio.get_running_loop()
+        asked = Asked(query, k, loop, loop.create_future())
+        self.decoders.submit(self._decode, asked)
+        return await asked.future
+
+    def _decode(self, asked: Asked) -> None:
+        if asked.future.cancelled():
+            return
+        try:
+            asked.item = self.decode(asked.query)
+        except Exception as error:  # noqa: BLE001  whoever asked gets it
+            asked.loop.call_soon_threadsafe(_settle, [(asked, error)])
+        else:
+            self.ready.put(asked)
+
+    def _work(self) -> None:
+        while True:
+            batch = [asked for asked in self._take() if not asked.future.cancelled()]
+            if not batch:
+                continue
+            outcomes: Sequence[Any]
+            try:
+                answers = self.answer([asked.item for asked in batch], max(asked.k for asked in batch))
+                outcomes = [
+                    replace(answer, ranked=answer.ranked[: asked.k])
+                    for answer, asked in zip(answers, batch, strict=True)
+                ]
+            except Exception as error:  # noqa: BLE001  whoever asked gets it
+                outcomes = [error] * len(batch)
+            batch[0].loop.call_soon_threadsafe(_settle, list(zip(batch, outcomes, strict=True)))
+
+    def _take(self) -> list[Asked]:
+        """All that wait, at most a batch; at least one."""
+        batch = [self.ready.get()]
+        try:
+            while len(batch) < self.most:
+                batch.append(self.ready.get_nowait())
+        except Empty:
+            pass
+        return batch
+
+
+def _settle(outcomes: Sequence[tuple[Asked, Answer | Exception]]) -> None:
+    """On the event loop: one wake-up for a batch."""
+    for asked, outcome in outcomes:
+        if asked.future.done():
+            continue
+        if isinstance(outcome, Exception):
+            asked.future.set_exception(outcome)
+        else:
+            asked.future.set_result(outcome)
