@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sicot.config import Experiment
+from sicot.config import Evaluate, Experiment
 from sicot.errors import UserError
 from sicot.model.sharded import bounds, initial_rows
 from sicot.prepare.prepared import PreparedSet
@@ -120,6 +120,12 @@ def test_a_checkpoint_that_lacks_classes_says_so(tmp_path: Path) -> None:
 def test_settings_that_copy_the_classifier_are_refused(data: PreparedSet, tmp_path: Path, copy: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=rf"train.{next(iter(copy))} keeps a second copy"):
         worker.fit(settings(tmp_path, **copy), data, lambda metrics, save: None)
+
+
+def test_a_comparison_that_could_not_be_made_is_refused_before_training(data: PreparedSet, tmp_path: Path) -> None:
+    compared = settings(tmp_path).model_copy(update={"evaluate": Evaluate(seeds=2)})
+    with pytest.raises(UserError, match=r"evaluate.seeds trains in one process"):
+        worker.fit(compared, data, lambda metrics, save: None)
 
 
 def test_rows_begin_at_the_words_of_their_class(data: PreparedSet, tmp_path: Path) -> None:

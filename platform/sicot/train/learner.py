@@ -48,7 +48,10 @@ class Learner:
         if config.compile:
             self.model.visual.trunk.compile()
         replicated: nn.Module = Streams(self.model) if head else self.model
-        self.parallel: nn.Module = DistributedDataParallel(replicated) if world > 1 else replicated
+        # batch statistics of one rank are not needed on another before the epoch is over: see worker.fit
+        self.parallel: nn.Module = (
+            DistributedDataParallel(replicated, broadcast_buffers=False) if world > 1 else replicated
+        )
         self.averaged = (
             AveragedModel(self.model, multi_avg_fn=average(config.ema), use_buffers=True) if config.ema else None
         )

@@ -47,6 +47,11 @@ def head_of(
             f"train.{name} keeps a second copy of the weights, and the classifier of {classes:,} classes is sharded: "
             f"set it to 0, or raise train.sharding.above"
         )
+    if config.evaluate.seeds:
+        raise UserError(
+            f"evaluate.seeds trains in one process each, and the classifier of {classes:,} classes is sharded: "
+            f"set it to 0, or raise train.sharding.above"
+        )
     rows_RD = initial_rows(classes, config.model.dimension, rank, world, config.train.seed).to(device)
     optimiser = OPTIMISERS[sharding.optimiser](rows_RD)
     head = ShardedClassifier(
