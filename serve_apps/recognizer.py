@@ -19,6 +19,7 @@ from ray.serve import Application
 
 from sicot import config
 from sicot.endpoint import api, server
+from sicot.endpoint.keys import Keys
 from sicot.endpoint.replica import Replica
 from sicot.errors import UserError
 
@@ -34,6 +35,7 @@ def build(args: dict[str, Any]) -> Application:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{first['loc'][0]}: {first['msg']}") from None
+    Keys.read(settings.keys)  # finds out here, once, whether they are keys
     settings.model = server.pin(settings.model, tracking_uri)
     places = api.places(settings)
     # A replica itself sends away, in JSON, who finds no place; Ray Serve's own queue, in plain text, is a second wall.

@@ -447,9 +447,12 @@ class Serve(Section):
     model: str = "models:/sicot@champion"
     """Model to serve: an MLflow URI or the folder of a bundle."""
     host: str = "127.0.0.1"
-    """Address to listen on; the endpoint has no password, so think before you open it."""
+    """Address to listen on; another than this machine's own needs `keys`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on."""
+    keys: str | None = None
+    """File, path or URI, of the keys that let clients in (see python -m jobs.key); or their lines in the environment
+    variable SICOT_KEYS. Without keys, only this machine is answered."""
     replicas: Count = 1
     """Processes that answer."""
     threads: Count = 2

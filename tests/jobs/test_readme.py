@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -150,10 +151,9 @@ def test_the_search_beats_nothing_but_ends_with_a_config(demo: Path) -> None:
     assert (demo / "runs/demo/best.yaml").exists()
 
 
-@pytest.fixture
-def served(demo: Path) -> Iterator[Path]:
-    """The README's endpoint, up."""
-    (command,) = commands("python -m jobs.serve")
+@contextmanager
+def serving(command: str, demo: Path) -> Iterator[None]:
+    """The README's endpoint, up for the length of the block."""
     with (demo / "serve.log").open("w") as log:
         process = subprocess.Popen(
             ["bash", "-c", f"exec {sys.executable} {command.removeprefix('python')}"], cwd=demo, stdout=log, stderr=log
@@ -165,16 +165,28 @@ def served(demo: Path) -> Iterator[Path]:
             assert time.monotonic() < deadline
             time.sleep(0.5)
         assert httpx.get("http://127.0.0.1:8000/readyz").status_code == 200
-        yield demo
+        yield
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
 
 
-def test_the_endpoint_answers_the_readmes_questions(served: Path) -> None:
-    for command in commands("curl", "against jobs.serve"):
-        answer = json.loads(run(command.replace("curl ", "curl -sS "), served))
-        assert answer["ranked"][0]["probability"] > 0
+def test_the_endpoint_answers_the_readmes_questions(demo: Path) -> None:
+    (command,) = commands("python -m jobs.serve")
+    with serving(command, demo):
+        for question in commands("curl", "against jobs.serve"):
+            answer = json.loads(run(question.replace("curl ", "curl -sS "), demo))
+            assert answer["ranked"][0]["probability"] > 0
+
+
+def test_an_endpoint_with_keys_answers_who_has_one(demo: Path) -> None:
+    make, serve, ask = commands("", "with keys")
+    key = run(make, demo).splitlines()[0]
+    with serving(serve, demo):
+        ask = ask.replace("curl ", "curl -sS ")
+        assert json.loads(run(ask, demo, {**os.environ, "KEY": key}))["classes"] > 0
+        assert "unauthorized" in run(ask, demo, {**os.environ, "KEY": key[1:]})
+    assert key not in (demo / "serve.log").read_text()
 
 
 def test_a_job_is_submitted(copy: Path, head: dict[str, str]) -> None:  # noqa: F811

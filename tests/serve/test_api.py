@@ -57,7 +57,7 @@ def talk(
 
     async def run() -> Any:
         transport = httpx.ASGITransport(api.create(model, limits, PAGE), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await conversation(client)
 
     return asyncio.run(run())

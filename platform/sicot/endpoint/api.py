@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sicot import __version__, bundle, config
 from sicot.endpoint import body, errors, schema
 from sicot.endpoint.errors import Problem
+from sicot.endpoint.keys import Gate, Keys
 from sicot.errors import UserError
 from sicot.prepare.images import BadImage
 
@@ -76,7 +77,10 @@ class Places:
 
 
 def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
-    """The application that answers through ``answers`` within the limits of ``settings``; ``page`` is its web page."""
+    """The application that answers through ``answers`` within the limits of ``settings``; ``page`` is its web page.
+
+    :class:`UserError` if the file of keys is none.
+    """
     app = FastAPI(
         title="sicot",
         version=__version__,
@@ -84,6 +88,7 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.add_middleware(Gate, keys=Keys.read(settings.keys))
     app.add_middleware(Envelope)
     errors.install(app)
     info, free = answers.info, Places(places(settings))

@@ -14,6 +14,8 @@ from sicot.endpoint.schema import Error
 
 ERRORS: dict[int, str] = {
     400: "`image_unreadable`: the photo is damaged or empty. `bad_body`: the form cannot be parsed.",
+    401: "`unauthorized`: the endpoint has keys, and the request none of them.",
+    403: "`no_keys`: the endpoint has no keys and answers its own machine alone.",
     408: "`timeout`: the body did not arrive in time.",
     413: "`body_too_large` or `image_too_large`: more bytes or pixels than `/v1/model` allows.",
     415: "`image_type`: no photo format the model reads. `body_type`: neither a form nor an image.",

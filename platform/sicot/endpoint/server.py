@@ -10,6 +10,7 @@ from ray.serve import Application
 from ray.serve.context import _get_global_client
 
 from sicot import cluster, config, registry
+from sicot.endpoint.keys import Keys, is_loopback
 from sicot.errors import UserError
 
 
@@ -32,8 +33,10 @@ def listen(settings: config.Serve) -> str:
     Where Ray Serve runs already, its port is used.
 
     Raises:
-        UserError: the port cannot be opened, or the cluster has too few CPUs for the replicas.
+        UserError: others could ask without a key, the port cannot be opened, or the cluster has too few CPUs.
     """
+    if not is_loopback(settings.host) and not Keys.read(settings.keys).hashes:
+        raise UserError(f"--serve.host {settings.host} lets others in: make keys (python -m jobs.key) and --serve.keys")
     cpus, what = settings.replicas * settings.threads, f"{settings.replicas} replicas of {settings.threads} threads"
     cluster.require(cpus, 0, f"an endpoint with {what}")
     running = _get_global_client(raise_if_no_controller_running=False)
