@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
 
-from sicot import config
+from sicot import config, registry
 from sicot.endpoint import api, server
 from sicot.endpoint.keys import Keys
 from sicot.endpoint.replica import Replica
@@ -36,7 +36,7 @@ def build(args: dict[str, Any]) -> Application:
         first = error.errors()[0]
         raise UserError(f"{first['loc'][0]}: {first['msg']}") from None
     Keys.read(settings.keys)  # finds out here, once, whether they are keys
-    settings.model = server.pin(settings.model, tracking_uri)
+    registry.fetch(settings.model, tracking_uri)  # and whether there is such a model
     places = api.places(settings)
     # A replica itself sends away, in JSON, who finds no place; Ray Serve's own queue, in plain text, is a second wall.
     deploy = serve.deployment(

@@ -24,6 +24,7 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A local Ray with `CPUS` logical CPUs, up once for all tests."""
     from sicot import cluster
 
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))  # of Ray's processes, too
     with cluster.session(CPUS):
         yield
 

@@ -96,6 +96,35 @@ def test_what_is_fetched_is_the_bundle_and_holds_nothing_pickled(job: Job, bundl
     assert ".safetensors" in kept
 
 
+def test_an_alias_means_a_version_and_other_uris_themselves(job: Job, bundles: list[str]) -> None:
+    register(job, *bundles[:2])
+    registry.crown(NAME, 2, job.tracking_uri)
+    assert registry.resolve("models:/sicot@champion", job.tracking_uri) == "models:/sicot/2"
+    for unchanged in ("models:/sicot/1", "runs:/abc/bundle", "/a/folder@home"):
+        assert registry.resolve(unchanged, job.tracking_uri) == unchanged
+    with pytest.raises(UserError, match="no model models:/sicot@nobody"):
+        registry.resolve("models:/sicot@nobody", job.tracking_uri)
+
+
+def test_what_other_tools_install_is_all_that_a_bundle_imports() -> None:
+    script = """
+import ast, pathlib, sys, importlib.metadata as metadata, sicot.pyfunc
+mine = set(sys.modules)
+import sicot.registry
+others = set(sys.modules) - mine
+wanted, needs = set(), set(sicot.registry.PYFUNC_NEEDS)
+for name, module in list(sys.modules.items()):
+    if name.partition('.')[0] == 'sicot' and name not in others and getattr(module, '__file__', None):
+        for node in ast.parse(pathlib.Path(module.__file__).read_text()).body:  # what it imports when it is imported
+            if isinstance(node, ast.Import): wanted |= {alias.name.partition('.')[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom): wanted.add(node.module.partition('.')[0])
+of = metadata.packages_distributions()
+print(*sorted(name for name in wanted - {'sicot'} if name in of and not needs & {each.lower() for each in of[name]}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_what_was_fetched_is_not_downloaded_again(
     job: Job, bundles: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -445,7 +445,9 @@ class Serve(Section):
     """The endpoint."""
 
     model: str = "models:/sicot@champion"
-    """Model to serve: an MLflow URI or the folder of a bundle."""
+    """Model to serve: an MLflow URI or the folder of a bundle. What an alias means is followed while serving."""
+    follow_seconds: Positive = 10.0
+    """How often to look whether the alias means another version, seconds."""
     host: str = "127.0.0.1"
     """Address to listen on; another than this machine's own needs `keys`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000

@@ -49,7 +49,7 @@ PYFUNC = ModelSignature(
 """What a registered model takes and gives when it is loaded as a pyfunc."""
 PYFUNC_NEEDS = (
     *("mlflow", "torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow", "safetensors"),
-    *("jieba", "pydantic", "pydantic-settings", "pyyaml"),
+    *("jieba", "pydantic", "pydantic-settings", "pyyaml", "faiss-cpu", "openvino"),
 )
 
 Figures = Mapping[str, Mapping[str, Any]]
@@ -129,6 +129,17 @@ def carry(bundle_folder: str, name: str, uri: str) -> str:
     with cache.aside() as aside:
         enrol.save(made, str(aside / "bundle"))
         return cache.keep(aside / "bundle")
+
+
+def resolve(uri: str, tracking_uri: str) -> str:
+    """The version that an alias means now, as `models:/name/version`; other URIs come back as they are.
+
+    :class:`UserError` if there is no such model, or the server does not answer.
+    """
+    if not uri.startswith("models:/") or "@" not in uri:
+        return uri
+    version = _version(track.connect(tracking_uri), uri)
+    return f"models:/{version.name}/{version.version}"
 
 
 def fetch(uri: str, tracking_uri: str) -> str:

@@ -34,6 +34,7 @@ class Recorded:
     """Stands for the model: keeps what it was asked, answers or raises what it was told to."""
 
     info, version = INFO, "3"
+    now = property(lambda self: self)
 
     def __init__(self, outcome: Exception | bundle.Answer = ANSWER):
         self.outcome, self.asked = outcome, []

@@ -113,3 +113,22 @@ def test_who_left_is_not_answered() -> None:
 
     model.run(conversation())
     assert sum(model.sizes) == 2
+
+
+def test_what_waits_is_answered_before_the_threads_end() -> None:
+    model = Model()
+    batches = Batches(model.decode, model.answer, most=2, threads=2)
+
+    async def conversation() -> list[Answer]:
+        model.gate.clear()
+        asked = [asyncio.create_task(batches.ask(Query(title=str(n)), 1)) for n in range(9)]
+        while len(model.decoded) < 9:
+            await asyncio.sleep(0.001)
+        batches.close()
+        model.gate.set()
+        return await asyncio.gather(*asked)
+
+    assert len(model.run(conversation())) == 9
+    for thread in batches.threads:
+        thread.join(10)
+        assert not thread.is_alive()

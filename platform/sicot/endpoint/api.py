@@ -1,4 +1,4 @@
-"""The web application: routes, admission, headers. It knows nothing of Ray; :class:`Answers` does the work."""
+"""The web application: routes, admission, headers. It knows nothing of Ray; :class:`Model` does the work."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ STATUS = {"image_too_large": 413, "image_type": 415}
 RETRY_AFTER = 1
 
 
-class Answers(Protocol):
-    """What the application asks of the model's side."""
+class Model(Protocol):
+    """A model that answers."""
 
     info: bundle.Info
     version: str
@@ -49,6 +49,15 @@ class Answers(Protocol):
 
     async def recognise(self, query: bundle.Query, k: int) -> bundle.Answer:
         """Raises BadImage, or UserError where there is nothing to go by."""
+        ...
+
+
+class Models(Protocol):
+    """What the application asks of the model's side."""
+
+    @property
+    def now(self) -> Model:
+        """The model that answers now; another one may at any time."""
         ...
 
 
@@ -76,8 +85,8 @@ class Places:
             self.count += 1
 
 
-def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
-    """The application that answers through ``answers`` within the limits of ``settings``; ``page`` is its web page.
+def create(models: Models, settings: config.Serve, page: Path) -> FastAPI:
+    """The application that answers through ``models`` within the limits of ``settings``; ``page`` is its web page.
 
     :class:`UserError` if the file of keys is none.
     """
@@ -91,18 +100,12 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
     app.add_middleware(Gate, keys=Keys.read(settings.keys))
     app.add_middleware(Envelope)
     errors.install(app)
-    info, free = answers.info, Places(places(settings))
-    model = schema.Model(name=info.name, version=answers.version, digest=info.digest)
-    limits = schema.Limits(
-        max_bytes=settings.max_bytes,
-        max_pixels=min(settings.max_pixels, info.images.max_pixels),
-        max_k=min(settings.max_k, info.ranks) if info.index else settings.max_k,
-    )
+    free = Places(places(settings))
 
     @app.post(
         "/v1/recognize",
         tags=["recognize"],
-        openapi_extra=request_body(limits),
+        openapi_extra=request_body(_limits(settings, models.now.info)),
         response_model=schema.Recognition,
         responses={200: {"content": {"application/json": {"example": schema.EXAMPLE}}}, **errors.RESPONSES},
     )
@@ -112,7 +115,8 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
         Send a form with `image`, `title`, `tags` and `k`, or the photo itself as the body with the other
         fields in the query. A photo, or words that the catalogue uses, must be there.
         """
-        start = time.perf_counter()
+        start, model = time.perf_counter(), models.now
+        limits = _limits(settings, model.info)
         async with free.take():
             photo, fields = await body.read(request, limits.max_bytes)
             if fields.k > limits.max_k:
@@ -120,10 +124,10 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
             if photo is None and not fields.title.strip() and not fields.tags:
                 raise Problem(422, "bad_field", "image: send a photo, a title or tags")
             query = bundle.Query(photo, fields.title, tuple(fields.tags))
-            answer = await _answered(answers, query, fields.k, settings.max_seconds)
+            answer = await _answered(model, query, fields.k, settings.max_seconds)
         said = schema.Recognition(
             request_id=request.state.request_id,
-            model=model,
+            model=_named(model),
             milliseconds=round((time.perf_counter() - start) * 1000, 1),
             **asdict(answer),
         )
@@ -132,15 +136,17 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
     @app.get("/v1/model", tags=["about"])
     async def about() -> schema.About:
         """The model that is served, how well it did, and what a request may not exceed."""
+        model = models.now
+        info = model.info
         return schema.About(
-            **model.model_dump(),
+            **_named(model).model_dump(),
             created=info.created,
             classes=info.classes + info.enrolled,
             vocabulary=info.vocabulary,
             threshold=info.threshold,
             index=info.index,
             metrics=info.metrics,
-            limits=limits,
+            limits=_limits(settings, info),
         )
 
     @app.get("/healthz", tags=["health"])
@@ -166,10 +172,22 @@ def create(answers: Answers, settings: config.Serve, page: Path) -> FastAPI:
     return app
 
 
-async def _answered(answers: Answers, query: bundle.Query, k: int, seconds: float) -> bundle.Answer:
+def _named(model: Model) -> schema.Model:
+    return schema.Model(name=model.info.name, version=model.version, digest=model.info.digest)
+
+
+def _limits(settings: config.Serve, info: bundle.Info) -> schema.Limits:
+    return schema.Limits(
+        max_bytes=settings.max_bytes,
+        max_pixels=min(settings.max_pixels, info.images.max_pixels),
+        max_k=min(settings.max_k, info.ranks) if info.index else settings.max_k,
+    )
+
+
+async def _answered(model: Model, query: bundle.Query, k: int, seconds: float) -> bundle.Answer:
     try:
         async with asyncio.timeout(seconds):
-            return await answers.recognise(query, k)
+            return await model.recognise(query, k)
     except TimeoutError as error:
         message = f"no answer within {seconds:g} seconds: try again in a moment"
         raise Problem(503, "slow", message, {"Retry-After": str(RETRY_AFTER)}) from error

@@ -48,9 +48,10 @@ class Batches:
         """
         self.decode, self.answer, self.most = decode, answer, most
         self.decoders = ThreadPoolExecutor(threads, "decode")
-        self.ready: SimpleQueue[Asked] = SimpleQueue()
-        for number in range(threads):
-            Thread(target=self._work, name=f"model-{number}", daemon=True).start()
+        self.ready: SimpleQueue[Asked | None] = SimpleQueue()
+        self.threads = [Thread(target=self._work, name=f"model-{n}", daemon=True) for n in range(threads)]
+        for thread in self.threads:
+            thread.start()
 
     async def ask(self, query: Query, k: int) -> Answer:
         """The answer, with k classes. Who is cancelled meanwhile costs no more than was begun."""
@@ -58,6 +59,12 @@ class Batches:
         asked = Asked(query, k, loop, loop.create_future())
         self.decoders.submit(self._decode, asked)
         return await asked.future
+
+    def close(self) -> None:
+        """End the threads, once what waits is answered. Nothing may be asked any more."""
+        self.decoders.shutdown()
+        for _ in self.threads:
+            self.ready.put(None)
 
     def _decode(self, asked: Asked) -> None:
         if asked.future.cancelled():
@@ -70,8 +77,8 @@ class Batches:
             self.ready.put(asked)
 
     def _work(self) -> None:
-        while True:
-            batch = [asked for asked in self._take() if not asked.future.cancelled()]
+        while taken := self._take():
+            batch = [asked for asked in taken if not asked.future.cancelled()]
             if not batch:
                 continue
             outcomes: Sequence[Any]
@@ -86,13 +93,18 @@ class Batches:
             batch[0].loop.call_soon_threadsafe(_settle, list(zip(batch, outcomes, strict=True)))
 
     def _take(self) -> list[Asked]:
-        """All that wait, at most a batch; at least one."""
-        batch = [self.ready.get()]
-        try:
-            while len(batch) < self.most:
-                batch.append(self.ready.get_nowait())
-        except Empty:
-            pass
+        """All that wait, at most a batch; at least one, or none when it is time to end."""
+        batch: list[Asked] = []
+        while len(batch) < self.most:
+            try:
+                asked = self.ready.get(block=not batch)
+            except Empty:
+                break
+            if asked is None:
+                if batch:
+                    self.ready.put(None)  # after these
+                break
+            batch.append(asked)
         return batch
 
 

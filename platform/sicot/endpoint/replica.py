@@ -1,24 +1,25 @@
-"""What one process of the endpoint holds: a bundle, and threads that decode and answer."""
+"""What one process of the endpoint does: it serves a model, and takes up the next one while it runs."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import time
 from importlib.resources import files
 from pathlib import Path
+from threading import Thread
 
-import numpy as np
 import torch
-from cachetools import LRUCache
 from fastapi import FastAPI
 
-from sicot import bundle, config, registry
+from sicot import config, registry
 from sicot.endpoint import api
-from sicot.endpoint.batches import Batches
+from sicot.endpoint.served import Served
+
+log = logging.getLogger(__name__)
 
 
 class Replica:
-    """Answers for the web application (see :class:`sicot.endpoint.api.Answers`).
+    """Has the model that answers now (see :class:`sicot.endpoint.api.Models`).
 
     ``page`` is the package that holds the page's folder: each machine looks up its own copy.
     """
@@ -27,32 +28,34 @@ class Replica:
         for handler in logging.getLogger("ray.serve").handlers:  # else bugs of ours stand in another file than requests
             logging.getLogger("sicot").addHandler(handler)
         torch.set_num_threads(1)  # threads that answer, with several of PyTorch's each, are far slower than with one
-        self.settings, self.page = settings, Path(str(files(page) / "page"))
-        self.bundle = bundle.Bundle.load(registry.fetch(settings.model, tracking_uri), settings.threads)
-        self.info = self.bundle.info
-        self.version = settings.model.rpartition("/")[2] if settings.model.startswith("models:/") else ""
-        limits = {"max_pixels": min(settings.max_pixels, self.info.images.max_pixels), "max_bytes": settings.max_bytes}
-        self.info.images = self.info.images.model_copy(update=limits)
-        self._warm_up()
-        self.answered: LRUCache[tuple[bytes, str, tuple[str, ...], int], bundle.Answer] = LRUCache(settings.cache or 1)
-        self.batches = Batches(self.bundle.encode, self.bundle.answer, settings.max_batch, settings.threads)
+        self.settings, self.tracking_uri, self.page = settings, tracking_uri, Path(str(files(page) / "page"))
+        self.now = Served(registry.resolve(settings.model, tracking_uri), settings, tracking_uri)
+        if "@" in settings.model:
+            Thread(target=self._follow, name="follow", daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve calls this once the model is loaded."""
         return api.create(self, self.settings, self.page)
 
-    async def recognise(self, query: bundle.Query, k: int) -> bundle.Answer:
-        """Decode and answer beside the event loop, or as before where the same was asked."""
-        if not self.settings.cache:
-            return await self.batches.ask(query, k)
-        key = (hashlib.sha256(query.image).digest() if query.image else b"", query.title, query.tags, k)
-        answer = self.answered.get(key)
-        if answer is None:
-            answer = self.answered[key] = await self.batches.ask(query, k)
-        return answer
+    def _follow(self) -> None:
+        """Take up what the alias means, whenever that is another version. What fails is tried again.
 
-    def _warm_up(self) -> None:
-        """The first request should not pay for dictionaries and kernels."""
-        tokens, words = self.bundle.read("预热 warm up", ())
-        size = self.info.images.size
-        self.bundle.answer([bundle.Item(np.zeros((size, size, 3), np.uint8), tokens, words)])
+        Requests that are under way are answered by the model that they met.
+        """
+        said = ""
+        while True:
+            time.sleep(self.settings.follow_seconds)
+            try:
+                uri = registry.resolve(self.settings.model, self.tracking_uri)
+                if uri == self.now.uri:
+                    continue
+                before, self.now = self.now, Served(uri, self.settings, self.tracking_uri)
+            except Exception as error:  # noqa: BLE001  a registry that is away, a bundle that is broken: serve on
+                if str(error) != said:
+                    log.error("%s goes on serving: %s", self.now.uri, error)
+                said = str(error)
+                continue
+            log.warning("%s serves in place of %s", self.now.uri, before.uri)
+            said = ""
+            time.sleep(self.settings.max_seconds + 1)
+            before.batches.close()

@@ -9,22 +9,9 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.context import _get_global_client
 
-from sicot import cluster, config, registry
+from sicot import cluster, config
 from sicot.endpoint.keys import Keys, is_loopback
 from sicot.errors import UserError
-
-
-def pin(model: str, tracking_uri: str) -> str:
-    """The model that an alias means now, by its version, so that all replicas serve the same one.
-
-    Other URIs come back as they are. :class:`UserError` if there is no such model.
-    """
-    registry.fetch(model, tracking_uri)
-    name, sign, alias = model.removeprefix("models:/").partition("@")
-    if not sign or not model.startswith("models:/"):
-        return model
-    number = next(version.number for version in registry.versions(name, tracking_uri) if alias in version.aliases)
-    return f"models:/{name}/{number}"
 
 
 def listen(settings: config.Serve) -> str:

@@ -1,0 +1,53 @@
+"""A model that answers: a bundle, the threads that decode and answer for it, and the answers it gave."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from cachetools import LRUCache
+
+from sicot import bundle, config, registry
+from sicot.endpoint.batches import Batches
+
+
+class Served:
+    """One version of the model, ready to be asked."""
+
+    def __init__(self, uri: str, settings: config.Serve, tracking_uri: str):
+        """
+        Args:
+            uri: of the model, not by an alias; see :func:`sicot.registry.resolve`.
+            settings: of the endpoint.
+            tracking_uri: MLflow's store.
+
+        Raises:
+            UserError: there is no such model, or it cannot be loaded.
+        """
+        self.uri = uri
+        self.version = uri.rpartition("/")[2] if uri.startswith("models:/") else ""
+        self.bundle = bundle.Bundle.load(registry.fetch(uri, tracking_uri), settings.threads)
+        self.info = self.bundle.info
+        limits = {"max_pixels": min(settings.max_pixels, self.info.images.max_pixels), "max_bytes": settings.max_bytes}
+        self.info.images = self.info.images.model_copy(update=limits)
+        self.answered: LRUCache[tuple[bytes, str, tuple[str, ...], int], bundle.Answer] | None = (
+            LRUCache(settings.cache) if settings.cache else None
+        )
+        self._warm_up()
+        self.batches = Batches(self.bundle.encode, self.bundle.answer, settings.max_batch, settings.threads)
+
+    async def recognise(self, query: bundle.Query, k: int) -> bundle.Answer:
+        """Decode and answer beside the event loop, or as before where the same was asked."""
+        if self.answered is None:
+            return await self.batches.ask(query, k)
+        key = (hashlib.sha256(query.image).digest() if query.image else b"", query.title, query.tags, k)
+        answer = self.answered.get(key)
+        if answer is None:
+            answer = self.answered[key] = await self.batches.ask(query, k)
+        return answer
+
+    def _warm_up(self) -> None:
+        """The first request should not pay for dictionaries and kernels."""
+        tokens, words = self.bundle.read("预热 warm up", ())
+        size = self.info.images.size
+        self.bundle.answer([bundle.Item(np.zeros((size, size, 3), np.uint8), tokens, words)])
