@@ -45,7 +45,7 @@ def build(args: dict[str, Any]) -> Application:
         ray_actor_options={"num_cpus": settings.threads},
         max_ongoing_requests=4 * places,
         max_queued_requests=places,
-        logging_config={"enable_access_log": False},
+        logging_config={"enable_access_log": False, "log_level": "ERROR"},  # Ray Serve would log each request
         backpressure_config={"status_code": 503, "retry_after_s": api.RETRY_AFTER},
     )
     return deploy(serve.ingress()(Replica)).bind(settings, tracking_uri, page="serve_apps")

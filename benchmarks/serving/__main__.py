@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,14 @@ def main() -> None:
         root, photos = Path(folder), load.photos(SIZE)
         made = make(root, options.trunk)
         raw = load.Load(root / "raw", photos, "image/jpeg")
-        form = load.Load(
-            root / "form", [load.form(photo, "request") for photo in photos], "multipart/form-data; boundary=photo"
-        )
+        form = load.Load(root / "form", [load.form(photo) for photo in photos], "multipart/form-data; boundary=photo")
         rows: list[dict[str, Any]] = []
         for case in options.only:
             if case == "engine":
                 rows += engine(made, photos, options.connections, options.seconds)
                 continue
-            with serving(case, made) as url:
-                work = form if case.startswith("litserve") else raw
+            work = form if case.startswith("litserve") else raw
+            with serving(case, made, work) as url:
                 work.run(url, max(options.connections), WARM)
                 for connections in options.connections:
                     rows.append(
@@ -94,11 +93,12 @@ def make(root: Path, trunk: str) -> str:
 
 
 def engine(folder: str, photos: list[bytes], connections: list[int], seconds: float) -> Iterator[dict[str, Any]]:
-    """Photo to answer in one thread, in batches as large as so many connections can fill."""
+    """Photo to answer in one thread, in batches as large as so many connections can fill on every core."""
     torch.set_num_threads(1)
     made, most = Bundle.load(folder), config.Serve().max_batch
     for count in connections:
-        size, times, begun = min(count, most), [], time.perf_counter()
+        size = max(1, min(count // record.cores(), most))
+        times, begun = [], time.perf_counter()
         while time.perf_counter() - begun < seconds:
             first = len(times) * size % (len(photos) - size)
             start = time.perf_counter()
@@ -111,7 +111,7 @@ def engine(folder: str, photos: list[bytes], connections: list[int], seconds: fl
 
 
 @contextmanager
-def serving(case: str, folder: str) -> Iterator[str]:
+def serving(case: str, folder: str, work: load.Load) -> Iterator[str]:
     """The URL to post photos to, for the length of the block."""
     port = server.free_port("127.0.0.1", 0)
     name, _, how = case.partition("-")
@@ -119,26 +119,29 @@ def serving(case: str, folder: str) -> Iterator[str]:
     command = [sys.executable, "-m", *module, folder, str(port), *(["--eager"] if how == "eager" else [])]
     path = "/v1/recognize" if case in ("ours", "echo") else "/"
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
-            _wait(f"http://127.0.0.1:{port}{path}", process, said)
+            _wait(f"http://127.0.0.1:{port}{path}", work, process, said)
             yield f"http://127.0.0.1:{port}{path}"
         finally:
             process.terminate()
             process.wait(60)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # workers that outlive their server
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], said: Any, seconds: float = 120) -> None:
-    """Until something answers there."""
+def _wait(url: str, work: load.Load, process: subprocess.Popen[bytes], said: Any, seconds: float = 120) -> None:
+    """Until a photo is answered there."""
     begun = time.perf_counter()
     while time.perf_counter() - begun < seconds and process.poll() is None:
         try:
-            httpx.get(url, timeout=5)
-            return
+            if httpx.post(url, content=work.first, headers={"content-type": work.kind}, timeout=5).status_code == 200:
+                return
         except httpx.HTTPError:
-            time.sleep(0.2)
+            pass
+        time.sleep(0.2)
     said.seek(0)
-    raise RuntimeError(f"{' '.join(process.args)} does not answer:\n{said.read()[-3000:]}")  # type: ignore[arg-type]
+    raise RuntimeError(f"{url} does not answer:\n{said.read()[-3000:]}")
 
 
 def ratios(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:

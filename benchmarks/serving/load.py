@@ -50,10 +50,10 @@ def photos(size: int) -> list[bytes]:
     return made
 
 
-def form(photo: bytes, name: str) -> bytes:
-    """A photo as a file of a form with the boundary ``photo``."""
-    head = f'--photo\r\nContent-Disposition: form-data; name="{name}"; filename="photo.jpg"\r\nContent-Type: image/jpeg'
-    return head.encode() + b"\r\n\r\n" + photo + b"\r\n--photo--\r\n"
+def form(photo: bytes) -> bytes:
+    """A photo as the `image` of a form with the boundary ``photo``."""
+    head = b'--photo\r\nContent-Disposition: form-data; name="image"; filename="photo.jpg"\r\nContent-Type: image/jpeg'
+    return head + b"\r\n\r\n" + photo + b"\r\n--photo--\r\n"
 
 
 class Load:
@@ -69,6 +69,7 @@ class Load:
         if not shutil.which("wrk"):
             raise UserError("the load is made by wrk: install it first (Debian: apt-get install wrk)")
         folder.mkdir()
+        self.first, self.kind = bodies[0], kind
         for number, body in enumerate(bodies):
             (folder / f"{number}.body").write_bytes(body)
         self.script = folder / "wrk.lua"

@@ -10,30 +10,12 @@ import argparse
 import signal
 import threading
 
-from fastapi import FastAPI, Request, Response
 from ray import serve
 
+from benchmarks.serving.echo import Echo
 from serve_apps import recognizer
 from sicot import cluster, config
-from sicot.endpoint import body, server
-
-
-class Echo:
-    """Reads bodies as the endpoint does, and sends them back."""
-
-    def __init__(self, settings: config.Serve):
-        self.settings = settings
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Ray Serve calls this."""
-        app = FastAPI()
-
-        @app.post("/v1/recognize")
-        async def echo(request: Request) -> Response:
-            photo, _ = await body.read(request, self.settings.max_bytes)
-            return Response(photo)
-
-        return app
+from sicot.endpoint import server
 
 
 def main() -> None:

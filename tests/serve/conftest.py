@@ -8,7 +8,9 @@ import pytest
 
 from sicot import config
 
-SETTINGS = config.Serve(port=0, threads=2, max_batch=2, max_queue=4, max_bytes=300_000, max_pixels=1_000_000, max_k=10)
+SETTINGS = config.Serve(
+    port=0, replicas=1, threads=2, max_batch=2, max_queue=4, max_bytes=300_000, max_pixels=1_000_000, max_k=10
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,7 +128,11 @@ def create(models: Models, settings: config.Serve, page: Path) -> FastAPI:
             request_id=request.state.request_id,
             model=_named(model),
             milliseconds=round((time.perf_counter() - start) * 1000, 1),
-            **asdict(answer),
+            ranked=[schema.Class(**vars(each)) for each in answer.ranked],
+            score=answer.score,
+            unknown=answer.unknown,
+            words=[schema.Word(**vars(each)) for each in answer.words],
+            no_word=answer.no_word,
         )
         return Response(said.model_dump_json(), media_type="application/json")  # FastAPI would validate it once more
 

@@ -32,7 +32,7 @@ def listen(settings: config.Serve) -> str:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(
             http_options={"host": host, "port": port},
-            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+            logging_config={"enable_access_log": False, "log_level": "ERROR"},
         )
     else:
         host, port = running.http_config.host, running.http_config.port

@@ -26,10 +26,13 @@ class Classifier(nn.Module):
         self.weight = nn.Parameter(torch.randn(classes, dimension) / math.sqrt(dimension))
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
-    def forward(self, x_BD: Tensor) -> Tensor:
-        """Logits z_BC, float32."""
-        weight_CD = functional.normalize(self.weight, dim=1) if self.kind == "cosine" else self.weight
-        return self.plain(x_BD, weight_CD)
+    def forward(self, x_BD: Tensor, rows_CD: Tensor | None = None) -> Tensor:
+        """Logits z_BC, float32; who asks again and again gives what :meth:`rows` gave."""
+        return self.plain(x_BD, self.rows() if rows_CD is None else rows_CD)
+
+    def rows(self) -> Tensor:
+        """The rows as they are compared with, [C, D]."""
+        return functional.normalize(self.weight, dim=1) if self.kind == "cosine" else self.weight
 
     def plain(self, x_BD: Tensor, rows_CD: Tensor) -> Tensor:
         """Logits of rows that are taken as they are."""
