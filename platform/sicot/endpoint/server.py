@@ -22,10 +22,9 @@ def listen(settings: config.Serve) -> str:
     Raises:
         UserError: others could ask without a key, the port cannot be opened, or the cluster has too few CPUs.
     """
-    if not is_loopback(settings.host) and not Keys.read(settings.keys).hashes:
-        raise UserError(f"--serve.host {settings.host} lets others in: make keys (python -m jobs.key) and --serve.keys")
-    cpus, what = settings.replicas * settings.threads, f"{settings.replicas} replicas of {settings.threads} threads"
-    cluster.require(cpus, 0, f"an endpoint with {what}")
+    guard(settings.host, settings)
+    what = f"an endpoint with {settings.replicas} replicas of {settings.threads} thread(s)"
+    cluster.require(settings.replicas * settings.threads, 0, what)
     running = _get_global_client(raise_if_no_controller_running=False)
     if running is None:
         host, port = settings.host, free_port(settings.host, settings.port)
@@ -39,6 +38,15 @@ def listen(settings: config.Serve) -> str:
         if settings.port not in (0, port):
             raise UserError(f"Ray Serve listens on port {port} already: use that port, or run `serve shutdown` first")
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def guard(host: str | None, settings: config.Serve) -> None:
+    """See to it that an endpoint which listens for others has keys. :class:`UserError` if it has none.
+
+    Behind HAProxy every request comes from this machine: who asks says nothing of where it came from.
+    """
+    if not is_loopback(host or "") and not Keys.read(settings.keys).hashes:
+        raise UserError(f"listening on {host} lets others in: make keys (python -m jobs.key) and give --serve.keys")
 
 
 def free_port(host: str, port: int) -> int:
