@@ -1,6 +1,7 @@
 """sicot: long-tailed product recognition on Ray."""
 
 import importlib.util
+import logging
 import os
 
 __version__ = "0.1.0"
@@ -20,3 +21,4 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }.items():
     os.environ.setdefault(_name, _value)
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # each import would say which processor it is for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -48,10 +49,7 @@ class Learner:
         if config.compile:
             self.model.visual.trunk.compile()
         replicated: nn.Module = Streams(self.model) if head else self.model
-        # batch statistics of one rank are not needed on another before the epoch is over: see worker.fit
-        self.parallel: nn.Module = (
-            DistributedDataParallel(replicated, broadcast_buffers=False) if world > 1 else replicated
-        )
+        self.parallel: nn.Module = _parallel(replicated) if world > 1 else replicated
         self.averaged = (
             AveragedModel(self.model, multi_avg_fn=average(config.ema), use_buffers=True) if config.ema else None
         )
@@ -146,6 +144,17 @@ def average(decay: float) -> Callable[[Any, Any, Any], None]:
         get_ema_multi_avg_fn(min(decay, (1 + t) / (10 + t)))(averaged, current, moves)
 
     return update
+
+
+def _parallel(model: nn.Module) -> DistributedDataParallel:
+    """The model with gradients averaged over ranks.
+
+    Its buffers, batch statistics and the log prior of each class, stay on their rank: another needs them only when the
+    epoch is over, see :func:`sicot.train.worker.fit`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer PyTorch calls it otherwise
+        return DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def half_precision(config: Train, device: torch.device) -> torch.dtype | None:
