@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sicot.bundle import Bundle, Query
+from sicot.client import Client, Refused
 from sicot.errors import UserError
 from sicot.prepare.prepared import PreparedSet
 
@@ -29,21 +30,16 @@ def ask(url: str, folder: str, prepared: PreparedSet, rows: int) -> dict[str, An
     bundle = Bundle.load(folder)
     questions = _questions(prepared, rows)
     agree, milliseconds, example = 0, [], None
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with Client(url) as client:
         for photo, words in tqdm(questions, desc="asking the endpoint", unit=" requests"):
             begun = time.perf_counter()
             try:
-                reply = client.post(
-                    "/v1/recognize", files={"image": ("photo.jpg", photo, "image/jpeg")}, data={"title": words}
-                )
-            except httpx.HTTPError as error:
+                answer = client.recognize(photo, words)
+            except (httpx.TransportError, Refused) as error:
                 raise UserError(f"the endpoint at {url} does not answer: {error}") from error
             milliseconds.append(1000 * (time.perf_counter() - begun))
-            if reply.status_code != 200:
-                raise UserError(f"the endpoint at {url} answered {reply.status_code}: {reply.text[:200]}")
-            answer = reply.json()
-            example = example or {"title": words, "ranked": answer["ranked"][:3], "words": answer["words"]}
-            agree += answer["ranked"][0]["label"] == bundle.predict([Query(photo, words)], 1)[0].ranked[0].label
+            example = example or {"title": words, **answer.model_dump(include={"words", "ranked", "model"})}
+            agree += answer.ranked[0].label == bundle.predict([Query(photo, words)], 1)[0].ranked[0].label
     return {
         "requests": len(questions),
         "agree": agree / len(questions),

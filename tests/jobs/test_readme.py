@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,8 @@ def test_the_endpoint_answers_the_readmes_questions(demo: Path) -> None:
         for question in commands("curl", "against jobs.serve"):
             answer = json.loads(run(question.replace("curl ", "curl -sS "), demo))
             assert answer["ranked"][0]["probability"] > 0
+        (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        assert float(run(f"python -c {shlex.quote(code)}", demo).split()[-1]) > 0
 
 
 def test_an_endpoint_with_keys_answers_who_has_one(demo: Path) -> None:

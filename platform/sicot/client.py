@@ -1,0 +1,190 @@
+"""Asking an endpoint from Python.
+
+    from sicot.client import Client
+
+    with Client("http://127.0.0.1:8000", key="...") as shop:
+        answer = shop.recognize("photo.jpg", title="red ceramic teapot")
+        print(answer.ranked[0].label, answer.model.version)
+
+:class:`AsyncClient` has the same methods, to be awaited. Both ask again, after a while that grows, where the endpoint
+is full or away; a question changes nothing there, so asking twice does no harm. Needs no PyTorch and no Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from sicot.endpoint.schema import About, Error, Recognition
+
+AGAIN = (429, 502, 503, 504)
+"""Answers that say: later."""
+SHORT = 1000
+"""Bytes of words that go into the address; more, each of which takes three there, are sent as a form."""
+LONGEST = 10.0
+"""Seconds that are waited at most before asking again."""
+
+
+class Refused(Exception):
+    """The endpoint does not answer the question: HTTP ``status``, a ``code`` for programs, its ``request_id``."""
+
+    def __init__(self, status: int, code: str, message: str, request_id: str = "") -> None:
+        super().__init__(f"{message} ({code}, HTTP {status})")
+        self.status, self.code, self.request_id = status, code, request_id
+
+
+class _Asking:
+    """What both clients share: how a question is put, and what an answer means."""
+
+    def __init__(self, url: str, key: str | None, timeout: float, retries: int):
+        self.retries = retries
+        self.settings: dict[str, Any] = {
+            "base_url": url,
+            "timeout": timeout,
+            "headers": {"Authorization": f"Bearer {key}"} if key else {},
+        }
+
+    def _question(self, image: bytes | str | Path | None, title: str, tags: Sequence[str], k: int) -> dict[str, Any]:
+        if image is None and not title and not tags:
+            raise ValueError("give a photo, a title or tags")
+        fields = {"title": title, "tags": list(tags), "k": str(k)}
+        question: dict[str, Any] = {"method": "POST", "url": "/v1/recognize"}
+        if image is None:
+            return {**question, "data": fields}
+        photo = image if isinstance(image, bytes) else Path(image).read_bytes()
+        if len(str(fields).encode()) > SHORT:
+            return {**question, "data": fields, "files": {"image": ("photo", photo)}}
+        # the photo as the body takes the endpoint less time than a form
+        return {**question, "params": fields, "content": photo, "headers": {"Content-Type": "application/octet-stream"}}
+
+    def _pause(self, attempt: int, reply: httpx.Response | None) -> float | None:
+        """Seconds to wait before asking again; None if that is over, or would not help."""
+        if attempt >= self.retries or (reply is not None and reply.status_code not in AGAIN):
+            return None
+        asked = reply.headers.get("retry-after", "") if reply is not None else ""
+        grown = random.uniform(0.5, 1.0) * 0.2 * 2**attempt  # not all clients at once
+        return min(max(grown, float(asked) if asked.isdecimal() else 0.0), LONGEST)
+
+
+def _read(reply: httpx.Response) -> bytes:
+    """The body of an answer. :class:`Refused` if it is none."""
+    if reply.is_success:
+        return reply.content
+    try:
+        said = Error.model_validate_json(reply.content)
+    except ValueError:  # not from the endpoint itself
+        raise Refused(reply.status_code, "no_answer", reply.text[:200] or reply.reason_phrase) from None
+    raise Refused(reply.status_code, said.error.code, said.error.message, said.request_id)
+
+
+class Client(_Asking):
+    """Asks, and waits for the answer. Use it with ``with``, or :meth:`close` it."""
+
+    def __init__(
+        self, url: str = "http://127.0.0.1:8000", key: str | None = None, timeout: float = 30.0, retries: int = 4
+    ):
+        """
+        Args:
+            url: of the endpoint.
+            key: one of its keys, where it has any.
+            timeout: seconds for each attempt.
+            retries: further attempts where it is full or away.
+        """
+        super().__init__(url, key, timeout, retries)
+        self.http = httpx.Client(**self.settings)
+
+    def recognize(
+        self, image: bytes | str | Path | None = None, title: str = "", tags: Sequence[str] = (), k: int = 5
+    ) -> Recognition:
+        """The ``k`` most likely products for a photo (its bytes or file), for words, or for both.
+
+        Raises:
+            Refused: the endpoint says why not.
+            httpx.TransportError: it does not answer at all.
+            ValueError: there is nothing to ask about.
+        """
+        return Recognition.model_validate_json(self._ask(self._question(image, title, tags, k)))
+
+    def model(self) -> About:
+        """The model that is served. Raises what :meth:`recognize` raises."""
+        return About.model_validate_json(self._ask({"method": "GET", "url": "/v1/model"}))
+
+    def _ask(self, question: dict[str, Any]) -> bytes:
+        attempt = 0
+        while True:
+            reply = None
+            try:
+                reply = self.http.request(**question)
+            except httpx.TransportError:
+                if self._pause(attempt, None) is None:
+                    raise
+            pause = self._pause(attempt, reply)
+            if reply is not None and pause is None:
+                return _read(reply)
+            time.sleep(pause or 0.0)
+            attempt += 1
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncClient(_Asking):
+    """:class:`Client` for ``asyncio``. Use it with ``async with``, or :meth:`close` it."""
+
+    def __init__(
+        self, url: str = "http://127.0.0.1:8000", key: str | None = None, timeout: float = 30.0, retries: int = 4
+    ):
+        """Takes what :class:`Client` takes."""
+        super().__init__(url, key, timeout, retries)
+        self.http = httpx.AsyncClient(**self.settings)
+
+    async def recognize(
+        self, image: bytes | str | Path | None = None, title: str = "", tags: Sequence[str] = (), k: int = 5
+    ) -> Recognition:
+        """See :meth:`Client.recognize`."""
+        return Recognition.model_validate_json(await self._ask(self._question(image, title, tags, k)))
+
+    async def model(self) -> About:
+        """See :meth:`Client.model`."""
+        return About.model_validate_json(await self._ask({"method": "GET", "url": "/v1/model"}))
+
+    async def _ask(self, question: dict[str, Any]) -> bytes:
+        attempt = 0
+        while True:
+            reply = None
+            try:
+                reply = await self.http.request(**question)
+            except httpx.TransportError:
+                if self._pause(attempt, None) is None:
+                    raise
+            pause = self._pause(attempt, reply)
+            if reply is not None and pause is None:
+                return _read(reply)
+            await asyncio.sleep(pause or 0.0)
+            attempt += 1
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
