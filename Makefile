@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.runtime
 READY_DEV := $(VENV)/.development
 DATA ?= $(SICOT_DATA)
-DEBIAN := chromium fonts-noto-cjk
+DEBIAN := chromium fonts-noto-cjk wrk
 
 # the first Python that is new enough and can make an environment; override with make PYTHON=/path/to/python
 PYTHON ?= $(shell for each in python3.11 python3.12 python3 python; do \
@@ -48,7 +48,7 @@ mlflow: $(READY) ## MLflow's pages on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --port 5000 $(ARGS)
 
 bench: $(READY_DEV) ## All measurements of benchmarks/ (make million has its own), to runs/benchmarks/*.json
-	set -e; for each in $(filter-out %/million.py,$(wildcard benchmarks/[a-z]*.py)) benchmarks/classes benchmarks/ladder; do $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done
+	set -e; for each in $(filter-out %/million.py,$(wildcard benchmarks/[a-z]*.py)) benchmarks/classes benchmarks/ladder benchmarks/serving; do $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done
 
 # ---------------------------------------------------------------- check
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -50,7 +51,7 @@ class Recorded:
 
 
 def talk(
-    model: Recorded,
+    model: api.Models,
     conversation: Callable[[httpx.AsyncClient], Coroutine[Any, Any, Any]],
     limits: config.Serve = LIMITS,
 ) -> Any:
@@ -228,6 +229,20 @@ def test_a_body_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch
         await asyncio.sleep(10)
 
     assert refusal(post(Recorded(), content=stalled(), headers=JPEG)) == (408, "timeout")
+
+
+def test_a_model_that_went_while_the_body_came_is_not_asked():
+    first, second = Recorded(), Recorded()
+    second.version = "4"
+    models = SimpleNamespace(now=first)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"pho"
+        models.now = second
+        yield b"to"
+
+    reply = talk(models, lambda client: client.post("/v1/recognize", content=slowly(), headers=JPEG))
+    assert (reply.json()["model"]["version"], first.asked, len(second.asked)) == ("4", [], 1)
 
 
 def test_who_is_not_answered_in_time_is_told_to_come_again():

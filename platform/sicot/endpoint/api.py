@@ -114,10 +114,11 @@ def create(models: Models, settings: config.Serve, page: Path) -> FastAPI:
         Send a form with `image`, `title`, `tags` and `k`, or the photo itself as the body with the other
         fields in the query. A photo, or words that the catalogue uses, must be there.
         """
-        start, model = time.perf_counter(), models.now
-        limits = _limits(settings, model.info)
+        start = time.perf_counter()
         async with free.take():
-            photo, fields = await body.read(request, limits.max_bytes)
+            photo, fields = await body.read(request, settings.max_bytes)
+            model = models.now  # not before: the body may have taken longer than the model stays
+            limits = _limits(settings, model.info)
             if fields.k > limits.max_k:
                 raise Problem(422, "bad_field", f"k: must be at most {limits.max_k}")
             if photo is None and not fields.title.strip() and not fields.tags:
