@@ -30,7 +30,7 @@ def main() -> None:
         if options.what == "ours":
             recognizer.start(settings, "")
         else:
-            deploy = serve.deployment(name="echo", max_ongoing_requests=1000)
+            deploy = serve.deployment(name="echo", num_replicas=settings.replicas, max_ongoing_requests=1000)
             server.listen(settings)
             server.deploy(deploy(serve.ingress()(Echo)).bind(settings))
         stopped = threading.Event()
