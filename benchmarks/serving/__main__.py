@@ -18,33 +18,25 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import httpx
 import torch
 
 from benchmarks import record
 from benchmarks.serving import load
-from benchmarks.train import prepared_set, settings
-from sicot import bundle, config
+from benchmarks.serving.start import SIZE, WARM, make, serving
+from sicot import config
 from sicot.bundle import Bundle, Query
-from sicot.endpoint import server
 from sicot.errors import door
-from sicot.train import worker
 
 RIVALS = ("uvicorn-eager", "litserve-eager", "uvicorn-engine", "litserve-engine")
 CASES = ("engine", "echo", "ours", *RIVALS)
-SIZE, CLASSES, WARM = 128, 1000, 3.0
 
 
 def main() -> None:
@@ -78,20 +70,6 @@ def main() -> None:
     record.record("serving", [row | ratios(row, rows) for row in rows])
 
 
-def make(root: Path, trunk: str) -> str:
-    """A bundle of an untrained network, with its engine; gives its folder."""
-    prepared = prepared_set(root / "prepared", 64, SIZE, CLASSES)
-    experiment = settings(root, trunk)
-    regimes = ("image", "image_text", "text")
-    calibration = {"temperature": dict.fromkeys(regimes, 1.0), "threshold": dict.fromkeys(regimes, 0.0)}
-    photos = torch.randint(0, 256, (64, SIZE, SIZE, 3), dtype=torch.uint8)
-    model = worker.build(experiment, prepared).eval()
-    model.means_2CD = torch.zeros(2, CLASSES, experiment.model.dimension)
-    info = bundle.write(f"{root}/bundle", "benchmark", model, prepared, calibration, {}, images_NHW3=photos)
-    print(f"engine: {info.engine}", flush=True)
-    return f"{root}/bundle"
-
-
 def engine(folder: str, photos: list[bytes], connections: list[int], seconds: float) -> Iterator[dict[str, Any]]:
     """Photo to answer in one thread, in batches as large as so many connections can fill on every core."""
     torch.set_num_threads(1)
@@ -108,40 +86,6 @@ def engine(folder: str, photos: list[bytes], connections: list[int], seconds: fl
         p50, p99 = times[len(times) // 2], times[int(0.99 * len(times))]
         rate = size * len(times) / (sum(times) / 1000)
         yield {"case": "engine", "connections": count, "rps": rate, "p50_ms": p50, "p99_ms": p99, "errors": 0}
-
-
-@contextmanager
-def serving(case: str, folder: str, work: load.Load) -> Iterator[str]:
-    """The URL to post photos to, for the length of the block."""
-    port = server.free_port("127.0.0.1", 0)
-    name, _, how = case.partition("-")
-    module = ["benchmarks.serving.rivals", name] if case in RIVALS else ["benchmarks.serving.ours", name]
-    command = [sys.executable, "-m", *module, folder, str(port), *(["--eager"] if how == "eager" else [])]
-    path = "/v1/recognize" if case in ("ours", "echo") else "/"
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL, start_new_session=True)
-        try:
-            _wait(f"http://127.0.0.1:{port}{path}", work, process, said)
-            yield f"http://127.0.0.1:{port}{path}"
-        finally:
-            process.terminate()
-            process.wait(60)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # workers that outlive their server
-
-
-def _wait(url: str, work: load.Load, process: subprocess.Popen[bytes], said: Any, seconds: float = 120) -> None:
-    """Until a photo is answered there."""
-    begun = time.perf_counter()
-    while time.perf_counter() - begun < seconds and process.poll() is None:
-        try:
-            if httpx.post(url, content=work.first, headers={"content-type": work.kind}, timeout=5).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.2)
-    said.seek(0)
-    raise RuntimeError(f"{url} does not answer:\n{said.read()[-3000:]}")
 
 
 def ratios(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:

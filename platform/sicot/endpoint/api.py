@@ -137,7 +137,7 @@ def create(models: Models, settings: config.Serve, page: Path) -> FastAPI:
         )
         return Response(said.model_dump_json(), media_type="application/json")  # FastAPI would validate it once more
 
-    @app.get("/v1/model", tags=["about"])
+    @app.get("/v1/model", tags=["about"], responses={status: errors.RESPONSES[status] for status in (401, 403, 500)})
     async def about() -> schema.About:
         """The model that is served, how well it did, and what a request may not exceed."""
         model = models.now

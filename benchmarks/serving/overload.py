@@ -1,0 +1,63 @@
+"""Four times as many requests as the endpoint can answer: what it answers, what it refuses, and how it is afterwards.
+
+    python -m benchmarks.serving.overload            a minute of it; needs wrk (Debian: wrk)
+
+`rps` counts good answers, p99 is theirs; `refused` are 429 and 503, `errors` all else; `mb` the replicas' memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import psutil
+
+from benchmarks import record
+from benchmarks.serving import load
+from benchmarks.serving.start import SIZE, WARM, make, serving
+from sicot.errors import door
+
+CONNECTIONS, TIMES = 800, 4
+
+
+def main() -> None:
+    """Find the peak, ask for four times as much, look again."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving.overload",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="of overload")
+    parser.add_argument("--trunk", default="mobilenet_v2")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root, photos = Path(folder), load.photos(SIZE)
+        usual = load.Load(root / "usual", photos, "image/jpeg")
+        with serving("ours", make(root, options.trunk), usual) as url:
+            usual.run(url, 32, WARM)
+            peak = {"load": "peak", "connections": 32, **usual.run(url, 32, 10), "mb": memory()}
+            every = 1000 * CONNECTIONS / (TIMES * peak["rps"])
+            much = load.Load(root / "much", photos, "image/jpeg", every)
+            over = {
+                "load": f"{TIMES} x peak",
+                "connections": CONNECTIONS,
+                **much.run(url, CONNECTIONS, options.seconds),
+            }
+            over |= {"mb": memory()}
+            after = {"load": "afterwards", "connections": 32, **usual.run(url, 32, 5), "mb": memory()}
+    record.record("overload", [{**row, "of peak": row["rps"] / peak["rps"]} for row in (peak, over, after)])
+
+
+def memory() -> int:
+    """Of all replicas on this machine, MiB."""
+    names = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"]]
+    replicas = [process for process in names if "ServeReplica" in process.info["cmdline"][0]]
+    return round(sum(process.memory_info().rss for process in replicas) / 2**20)
+
+
+if __name__ == "__main__":
+    door(main)
