@@ -39,8 +39,8 @@ def test_the_chosen_index_finds_the_best_classes(classes: int, dimension: int, d
     asked_ND = queries(rows.weight_CD, seed=seed)
     made = build(rows, asked_ND, candidates=50, recall=0.95)
     wanted_NK, found_NK = rows.nearest(asked_ND, 10), made.candidates(asked_ND)
-    recall = (found_NK[:, :, None] == wanted_NK[:, None]).any(1).float().mean()
-    assert float(recall) >= 0.95 - 1e-6
+    recall = (found_NK[:, :, None] == wanted_NK[:, None]).any(1).double().mean()  # float32 has no 0.95
+    assert float(recall) >= 0.95
     assert made.about["recall"] == pytest.approx(float(recall), abs=0.01)  # equal scores may change places
     assert len(made) == classes
 

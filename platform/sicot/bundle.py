@@ -9,8 +9,7 @@
     engine.*                the visual network as processors run it fastest, see :mod:`sicot.engine`; can be missing
 
 JSON, Parquet and safetensors only, arrays that faiss reads and a graph that OpenVINO reads: loading a bundle never runs
-code from it. Evaluation,
-batch jobs and the endpoint all answer through :class:`Bundle`.
+code from it. Evaluation, batch jobs and the endpoint all answer through :class:`Bundle`.
 
 B batch, H height, W width, T words, S = T + 1 words and the null word, C classes, enrolled ones behind those trained,
 D feature dimension, N candidates, K ranked classes.

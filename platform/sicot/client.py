@@ -16,6 +16,8 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,7 +45,16 @@ class Refused(Exception):
 class _Asking:
     """What both clients share: how a question is put, and what an answer means."""
 
-    def __init__(self, url: str, key: str | None, timeout: float, retries: int):
+    def __init__(
+        self, url: str = "http://127.0.0.1:8000", key: str | None = None, timeout: float = 30.0, retries: int = 4
+    ):
+        """
+        Args:
+            url: of the endpoint.
+            key: one of its keys, where it has any.
+            timeout: seconds for each attempt.
+            retries: further attempts where it is full or away.
+        """
         self.retries = retries
         self.settings: dict[str, Any] = {
             "base_url": url,
@@ -64,13 +75,11 @@ class _Asking:
         # the photo as the body takes the endpoint less time than a form
         return {**question, "params": fields, "content": photo, "headers": {"Content-Type": "application/octet-stream"}}
 
-    def _pause(self, attempt: int, reply: httpx.Response | None) -> float | None:
-        """Seconds to wait before asking again; None if that is over, or would not help."""
-        if attempt >= self.retries or (reply is not None and reply.status_code not in AGAIN):
-            return None
-        asked = reply.headers.get("retry-after", "") if reply is not None else ""
-        grown = random.uniform(0.5, 1.0) * 0.2 * 2**attempt  # not all clients at once
-        return min(max(grown, float(asked) if asked.isdecimal() else 0.0), LONGEST)
+
+def _pause(attempt: int, wished: str = "") -> float:
+    """Seconds to wait before asking again: longer each time, and as long as the endpoint wishes."""
+    grown = random.uniform(0.5, 1.0) * 0.2 * 2**attempt  # not all clients at once
+    return min(max(grown, float(wished) if wished.isdecimal() else 0.0), LONGEST)
 
 
 def _read(reply: httpx.Response) -> bytes:
@@ -87,18 +96,10 @@ def _read(reply: httpx.Response) -> bytes:
 class Client(_Asking):
     """Asks, and waits for the answer. Use it with ``with``, or :meth:`close` it."""
 
-    def __init__(
-        self, url: str = "http://127.0.0.1:8000", key: str | None = None, timeout: float = 30.0, retries: int = 4
-    ):
-        """
-        Args:
-            url: of the endpoint.
-            key: one of its keys, where it has any.
-            timeout: seconds for each attempt.
-            retries: further attempts where it is full or away.
-        """
-        super().__init__(url, key, timeout, retries)
-        self.http = httpx.Client(**self.settings)
+    @cached_property
+    def http(self) -> httpx.Client:
+        """The connections."""
+        return httpx.Client(**self.settings)
 
     def recognize(
         self, image: bytes | str | Path | None = None, title: str = "", tags: Sequence[str] = (), k: int = 5
@@ -117,19 +118,15 @@ class Client(_Asking):
         return About.model_validate_json(self._ask({"method": "GET", "url": "/v1/model"}))
 
     def _ask(self, question: dict[str, Any]) -> bytes:
-        attempt = 0
-        while True:
-            reply = None
-            try:
+        for attempt in range(self.retries):
+            with suppress(httpx.TransportError):
                 reply = self.http.request(**question)
-            except httpx.TransportError:
-                if self._pause(attempt, None) is None:
-                    raise
-            pause = self._pause(attempt, reply)
-            if reply is not None and pause is None:
-                return _read(reply)
-            time.sleep(pause or 0.0)
-            attempt += 1
+                if reply.status_code not in AGAIN:
+                    return _read(reply)
+                time.sleep(_pause(attempt, reply.headers.get("retry-after", "")))
+                continue
+            time.sleep(_pause(attempt))
+        return _read(self.http.request(**question))
 
     def close(self) -> None:
         """Close the connections."""
@@ -145,12 +142,10 @@ class Client(_Asking):
 class AsyncClient(_Asking):
     """:class:`Client` for ``asyncio``. Use it with ``async with``, or :meth:`close` it."""
 
-    def __init__(
-        self, url: str = "http://127.0.0.1:8000", key: str | None = None, timeout: float = 30.0, retries: int = 4
-    ):
-        """Takes what :class:`Client` takes."""
-        super().__init__(url, key, timeout, retries)
-        self.http = httpx.AsyncClient(**self.settings)
+    @cached_property
+    def http(self) -> httpx.AsyncClient:
+        """The connections."""
+        return httpx.AsyncClient(**self.settings)
 
     async def recognize(
         self, image: bytes | str | Path | None = None, title: str = "", tags: Sequence[str] = (), k: int = 5
@@ -163,19 +158,15 @@ class AsyncClient(_Asking):
         return About.model_validate_json(await self._ask({"method": "GET", "url": "/v1/model"}))
 
     async def _ask(self, question: dict[str, Any]) -> bytes:
-        attempt = 0
-        while True:
-            reply = None
-            try:
+        for attempt in range(self.retries):
+            with suppress(httpx.TransportError):
                 reply = await self.http.request(**question)
-            except httpx.TransportError:
-                if self._pause(attempt, None) is None:
-                    raise
-            pause = self._pause(attempt, reply)
-            if reply is not None and pause is None:
-                return _read(reply)
-            await asyncio.sleep(pause or 0.0)
-            attempt += 1
+                if reply.status_code not in AGAIN:
+                    return _read(reply)
+                await asyncio.sleep(_pause(attempt, reply.headers.get("retry-after", "")))
+                continue
+            await asyncio.sleep(_pause(attempt))
+        return _read(await self.http.request(**question))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sicot.errors import UserError
-from sicot.index import Rows
+from sicot.index import Rows, one_thread
 from sicot.model.recognizer import SICoT
 
 # OpenVINO reports each import and each conversion to its makers, unless this package is missing: nobody asked our users
@@ -122,9 +122,7 @@ def build(model: SICoT, images_NHW3: Tensor, folder: Path) -> dict[str, Any]:
 
 def _timed(see: Any, images_NHW3: Tensor) -> tuple[Tensor, float]:
     """Features of the photos, or of as many as time allows, and the median milliseconds a photo takes in one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         see(images_NHW3[:BATCH])  # the first call prepares
         seen, times = [], [time.perf_counter()]
         for images_BHW3 in images_NHW3.split(BATCH):
@@ -132,6 +130,4 @@ def _timed(see: Any, images_NHW3: Tensor) -> tuple[Tensor, float]:
             times.append(time.perf_counter())
             if times[-1] - times[0] > SECONDS:
                 break
-    finally:
-        torch.set_num_threads(threads)
     return torch.cat(seen), 1000 * median(end - start for start, end in pairwise(times)) / BATCH

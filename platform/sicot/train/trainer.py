@@ -176,7 +176,7 @@ def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: s
         asked = ask(model.eval(), prepared, experiment.evaluate.batch_size)
         queries_ND = torch.cat([x_ND for x_ND, _ in asked.values()]) if asked else None
     calibration = result.metrics["calibration"]
-    photos = next(iter(evaluation_batches(prepared, "val" if prepared.manifest.rows["val"] else "train", PHOTOS, 0, 1)))
+    photos = next(evaluation_batches(prepared, "val" if prepared.manifest.rows["val"] else "train", PHOTOS, 0, 1))
     info = bundle.write(
         place, experiment.name, model, prepared, calibration, training, index, queries_ND, photos.images_BHW3
     )
