@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import socket
 from typing import Any
 
 import matplotlib
@@ -26,6 +25,7 @@ from matplotlib.figure import Figure
 from benchmarks import record
 from benchmarks.classes.methods import METHODS
 from benchmarks.classes.worker import Setting, measured, work
+from sicot import ports
 
 FIXED = 8192  # classes in use of `ours, fixed`
 
@@ -96,9 +96,7 @@ def settings(options: argparse.Namespace) -> Any:
 def run(setting: Setting) -> dict[str, Any]:
     """One measurement, in as many new processes as it has workers."""
     spawn = multiprocessing.get_context("spawn")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = ports.free()
     processes, pipes = [], []
     for rank in range(setting.workers):
         here, there = spawn.Pipe(duplex=False)

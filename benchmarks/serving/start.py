@@ -18,8 +18,7 @@ import torch
 
 from benchmarks.serving import load
 from benchmarks.train import prepared_set, settings
-from sicot import bundle
-from sicot.endpoint import server
+from sicot import bundle, ports
 from sicot.train import worker
 
 OURS = ("ours", "echo")
@@ -43,7 +42,7 @@ def make(root: Path, trunk: str) -> str:
 @contextmanager
 def serving(case: str, folder: str, work: load.Load) -> Iterator[str]:
     """The URL to post photos to, for the length of the block."""
-    port = server.free_port("127.0.0.1", 0)
+    (port,) = ports.free()
     name, _, how = case.partition("-")
     module = ["benchmarks.serving.ours" if case in OURS else "benchmarks.serving.rivals", name]
     command = [sys.executable, "-m", *module, folder, str(port), *(["--eager"] if how == "eager" else [])]

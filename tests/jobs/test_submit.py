@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import psutil
 import pytest
+
+from sicot import ports
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -34,12 +35,6 @@ json.dump([sicot.__file__, ray.get(worker.remote())], open(sys.argv[1], "w"))
 """
 
 
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
-
-
 def answers(url: str) -> bool:
     try:
         with urlopen(f"{url}/api/version", timeout=5):
@@ -54,7 +49,7 @@ def answers(url: str) -> bool:
 def head() -> Iterator[dict[str, str]]:
     """Environment of a shell that submits to a head node of its own, apart from every other Ray on the machine."""
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # short: it holds sockets
-        gcs, dashboard, agent, client = free_ports(4)
+        gcs, dashboard, agent, client = ports.free(4)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         environment |= {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
         environment |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import socket
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from sicot import ports
 
 
 class Ranks:
@@ -27,9 +28,7 @@ class Ranks:
 
     def run(self, world: int, work: Callable[..., Any], *given: Any) -> list[Any]:
         """``work(rank, world, *given)`` of each rank."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        (port,) = ports.free()
         for rank, pipe in enumerate(self.pipes[:world]):
             pipe.send((rank, world, port, work, given))
         answers = [pipe.recv() for pipe in self.pipes[:world]]

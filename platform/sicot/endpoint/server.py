@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import socket
 
 from ray import serve
 from ray.serve import Application
 from ray.serve.context import _get_global_client
 
-from sicot import cluster, config
+from sicot import cluster, config, ports
 from sicot.endpoint.keys import Keys, is_loopback
 from sicot.errors import UserError
 
@@ -51,16 +50,15 @@ def guard(host: str | None, settings: config.Serve) -> None:
 
 def free_port(host: str, port: int) -> int:
     """``port`` if it can be opened on ``host``, a free one for 0. :class:`UserError` if it cannot."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was closed a moment ago is free
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UserError(
-                f"port {port} on {host} cannot be opened ({error.strerror}): "
-                "stop what uses it, or choose another with --serve.port (0 takes a free one)"
-            ) from error
-        return int(probe.getsockname()[1])
+    try:
+        if port:
+            ports.try_port(host, port)
+        return port or ports.free(1, host)[0]
+    except OSError as error:
+        raise UserError(
+            f"port {port} on {host} cannot be opened ({error.strerror}): "
+            "stop what uses it, or choose another with --serve.port (0 takes a free one)"
+        ) from error
 
 
 def deploy(application: Application) -> None:
