@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=60_000, help="rows of the catalogue")
     parser.add_argument("--share", type=float, default=0.1, help="share of the classes in use in a step")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
     many, few = 10 * options.classes, 1

@@ -462,7 +462,7 @@ class Serve(Section):
     max_batch: Count = 16
     """Photos answered in one step of the model; it never waits for a fuller batch."""
     max_queue: Count = 128
-    """Requests that may wait; more are answered 503 at once."""
+    """Requests that may wait in a process; more are answered 503 at once."""
     max_seconds: Positive = 10.0
     """A request that cannot be answered in this time is answered 503, seconds."""
     max_bytes: Count = 10_000_000

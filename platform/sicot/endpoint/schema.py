@@ -173,6 +173,6 @@ class Error(Wire):
     """Every answer that is no success looks like this."""
 
     request_id: str
-    """The request's X-Request-ID, or a fresh one."""
+    """The request's X-Request-ID, or a fresh one; empty where the request was sent away before it had one."""
     error: Detail
     """What went wrong."""
