@@ -1,6 +1,6 @@
 """What a million classes cost: samples/s, memory and loss of the shared classifier, against what one would use instead.
 
-    python -m benchmarks.classes                                    1 K to 1 M classes, 1 and 2 workers
+    python -m benchmarks.classes                                    1 K to 5 M classes, 1 and 2 workers
     python -m benchmarks.classes --classes 1000000 --workers 1      one size
     python -m benchmarks.classes --device cuda --classes 1000000 10000000 --workers 1
 
@@ -48,7 +48,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.classes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--classes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--classes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000, 5_000_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--dimension", type=int, default=256)
