@@ -45,7 +45,11 @@ def build(args: dict[str, Any]) -> Application:
         ray_actor_options={"num_cpus": settings.threads},
         max_ongoing_requests=4 * places,
         max_queued_requests=places,
-        logging_config={"enable_access_log": False, "log_level": "ERROR"},  # Ray Serve would log each request
+        logging_config={  # one JSON object a line; Ray Serve's own news would be a line for each request
+            "encoding": "JSON",
+            "enable_access_log": settings.access_log,
+            "log_level": "INFO" if settings.access_log else "ERROR",
+        },
         backpressure_config={"status_code": 503, "retry_after_s": api.RETRY_AFTER},
     )
     return deploy(serve.ingress()(Replica)).bind(settings, tracking_uri, page="serve_apps")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sicot import bundle, config, storage
+from sicot.drift import Scores
 from sicot.prepare import images, prepared
 from sicot.prepare.prepared import PreparedSet
 
@@ -111,15 +112,16 @@ def bundle_folder(
 ) -> str:
     """An untrained bundle for the set in ``root``/prepared (made if it is not there); gives its folder."""
     from sicot.train import worker
-    from sicot.train.calibration import class_sums
+    from sicot.train.calibration import REGIMES, class_sums
 
     place = root / "prepared"
     data = PreparedSet.open(str(place)) if (place / "manifest.json").exists() else prepared_set(place)
     settings = experiment(root)
     settings = settings.model_copy(update={"model": settings.model.model_copy(update=model)})
-    calibration = {  # untrained: photos alone are unknown, words are not
+    calibration: dict[str, dict[str, Any]] = {  # untrained: photos alone are unknown, words are not
         "temperature": {"image": 1.5, "image_text": 1.2, "text": 0.8},
         "threshold": {"image": 0.9, "image_text": 0.1, "text": 0.1},
+        "scores": {regime: Scores.of(np.linspace(0, 1, 1000)).model_dump() for regime in REGIMES},
     }
     training = {"settings": "0" * 64, "workers": 1, "epochs": 0, "seconds": 0.0, "images_per_s": None, "train": {}}
     model = worker.build(settings, data)

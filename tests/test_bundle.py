@@ -120,6 +120,19 @@ def test_an_answer_below_the_threshold_of_its_way_of_asking_is_unknown_and_still
     answers = loaded.predict([*queries, Query(photo("red-bag", 1), "frobnicator")])
     assert [answer.unknown for answer in answers] == [True, False, False, True]  # words nobody knows ask by photo
     assert all(answer.score == answer.ranked[0].probability and len(answer.ranked) == 5 for answer in answers)
+    assert [answer.regime for answer in answers] == ["image", "image_text", "text", "image"]
+    groups = dict(zip(loaded.classes.labels, loaded.classes.group, strict=True))
+    assert [answer.group for answer in answers] == [groups[answer.ranked[0].label] for answer in answers]
+
+
+def test_a_bundle_of_before_scores_were_kept_answers_all_the_same(tiny_bundle: str, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, folder := tmp_path / "bundle")
+    info = json.loads((folder / "bundle.json").read_text())
+    assert info.pop("scores").keys() == {"image", "image_text", "text"}
+    (folder / "bundle.json").write_text(json.dumps(info))
+    before = Bundle.load(folder)
+    assert before.info.scores == {}
+    assert before.predict([Query(None, "red bag")]) == Bundle.load(tiny_bundle).predict([Query(None, "red bag")])
 
 
 def asked(loaded: Bundle) -> list[tuple[torch.Tensor | None, torch.Tensor | None]]:

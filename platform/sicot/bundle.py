@@ -20,7 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +36,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sicot import config, engine, enrolled, index, storage
+from sicot.drift import Scores
 from sicot.engine import Engine
 from sicot.enrolled import Enrolled
 from sicot.errors import UserError
@@ -73,6 +75,9 @@ class Info(BaseModel):
     """By regime; divides the logits, fitted on validation, so that probabilities mean what they say."""
     threshold: dict[str, float]
     """By regime; an answer less sure than this is "unknown product", fitted with the temperature."""
+    scores: dict[str, Scores] = {}
+    """By regime; how validation's scores were distributed, which those of an endpoint are compared with; not in bundles
+    of before."""
     data_digest: str
     training: dict[str, Any]
     """How it was trained: epochs, images/s, commit and so on."""
@@ -152,6 +157,10 @@ class Answer:
     words: list[Word]
     no_word: float
     """Attention on the null word: the share of "none of these words helps"; 1 if there are no words."""
+    regime: str = ""
+    """How it was asked: image, image_text or text."""
+    group: str = ""
+    """Of the first class: head, medium, tail or enrolled."""
 
 
 class Bundle:
@@ -320,8 +329,13 @@ class Bundle:
             return of["image" if words_BT is None else "text"]
         return torch.where((words_BT > 0).any(1, keepdim=True), of["image_text"], of["image"])
 
-    def answer(self, items: Sequence[Item], k: int = 5) -> list[Answer]:
-        """Answer a batch; items with and without photos may be mixed. At most `Info.ranks` classes are ranked."""
+    def answer(
+        self, items: Sequence[Item], k: int = 5, seen: Callable[[float], None] = lambda seconds: None
+    ) -> list[Answer]:
+        """Answer a batch; items with and without photos may be mixed. At most `Info.ranks` classes are ranked.
+
+        ``seen`` is told how many seconds the visual network took.
+        """
         answers: dict[int, Answer] = {}
         with_photo = [i for i, item in enumerate(items) if item.image_HW3 is not None]
         without = [i for i, item in enumerate(items) if item.image_HW3 is None]
@@ -330,14 +344,17 @@ class Bundle:
                 continue
             batch = [items[i] for i in chosen]
             photos = [item.image_HW3 for item in batch if item.image_HW3 is not None]
+            begun = time.perf_counter()
             v_BD = self.see(torch.from_numpy(np.stack(photos))) if photos else None
+            seen(time.perf_counter() - begun)
             worded = v_BD is None or any(any(item.words) for item in batch)  # else words would change nothing
             top = self.top(v_BD, self.pad([item.words for item in batch]) if worded else None, k)
             labels = self.classes.named(top.classes_BK.flatten().tolist())
+            groups = self.classes.grouped(top.classes_BK[:, 0].tolist())
             p, weights = top.p_BK.tolist(), top.a_BS.tolist() if top.a_BS is not None else [None] * len(batch)
             for row, i in enumerate(chosen):
                 named = labels[row * len(p[row]) : (row + 1) * len(p[row])]
-                answers[i] = self._answer(batch[row], p[row], named, weights[row])
+                answers[i] = self._answer(batch[row], p[row], named, weights[row], groups[row])
         return [answers[i] for i in range(len(items))]
 
     def predict(self, queries: Sequence[Query], k: int = 5) -> list[Answer]:
@@ -348,15 +365,16 @@ class Bundle:
         """Word ids of several products → words_BT, int64, filled up with 0 = no word."""
         return pad(words, self.info.text.max_words)
 
-    def _answer(self, item: Item, p: list[float], labels: list[str], weights: list[float] | None) -> Answer:
+    def _answer(self, item: Item, p: list[float], labels: list[str], weights: list[float] | None, group: str) -> Answer:
         ranked = [Ranked(label, each) for label, each in zip(labels, p, strict=True)]
         shares = weights[: len(item.words)] if weights else [0.0] * len(item.words)
         words = [
             Word(token, share, known=word > 0)
             for token, share, word in zip(item.tokens, shares, item.words, strict=True)
         ]
-        unknown = p[0] < self.info.threshold[self.regime(item)]
-        return Answer(ranked, p[0], unknown, words, no_word=weights[-1] if weights else 1.0)
+        regime = self.regime(item)
+        unknown = p[0] < self.info.threshold[regime]
+        return Answer(ranked, p[0], unknown, words, weights[-1] if weights else 1.0, regime, group)
 
 
 def write(
@@ -364,7 +382,7 @@ def write(
     name: str,
     model: SICoT,
     prepared: PreparedSet,
-    calibration: dict[str, dict[str, float]],
+    calibration: dict[str, dict[str, Any]],
     training: dict[str, Any],
     settings: config.Index | None = None,
     queries_ND: Tensor | None = None,
@@ -418,6 +436,7 @@ def write(
             word_dimension=manifest.word_dimension,
             temperature=calibration["temperature"],
             threshold=calibration["threshold"],
+            scores=calibration.get("scores", {}),
             data_digest=manifest.digest,
             training=training,
             metrics={},

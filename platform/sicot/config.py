@@ -473,6 +473,10 @@ class Serve(Section):
     """Most ranked classes a request may ask for."""
     cache: Annotated[int, Field(ge=0)] = 1000
     """Answers that a process keeps for requests that come again; 0 keeps none."""
+    access_log: bool = False
+    """Log a line for every request: method, route, status and time."""
+    drift_seconds: Positive = 3600.0
+    """Scores of the answers of so long are compared with those of validation, seconds."""
 
 
 class Tune(Section):

@@ -92,7 +92,7 @@ def demo(copy: Path) -> Path:
 
 
 def test_every_command_of_the_readme_is_run_here() -> None:
-    known = ("make demo", "make million", "make test", "python -m", "curl", "ray job submit")
+    known = ("make demo", "make million", "make test", "python -m", "curl", "ray job submit", "prometheus")
     lines = [line for _, block in BLOCKS for line in block.splitlines() if line.strip()]
     assert len(lines) > 8
     assert [line for line in lines if not line.startswith(known)] == []
@@ -180,6 +180,29 @@ def test_the_endpoint_answers_the_readmes_questions(demo: Path) -> None:
             assert answer["ranked"][0]["probability"] > 0
         (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
         assert float(run(f"python -c {shlex.quote(code)}", demo).split()[-1]) > 0
+        assert replicas_watched(demo) == 2
+
+
+def replicas_watched(demo: Path) -> int:
+    """How many replicas the README's Prometheus comes to see, two at most."""
+    (watch,) = commands("prometheus", "while serving")
+    address = watch.split()[-1]
+    with (demo / "prometheus.log").open("w") as log:
+        process = subprocess.Popen(shlex.split(watch), cwd=demo, stderr=log)
+    try:
+        for _ in range(120):
+            time.sleep(0.5)
+            try:
+                said = httpx.get(f"http://{address}/api/v1/query", params={"query": "ray_sicot_model_info == 1"}).json()
+            except httpx.TransportError:
+                assert process.poll() is None, (demo / "prometheus.log").read_text()
+                continue
+            if len(said["data"]["result"]) == 2:
+                return 2
+        return len(said["data"]["result"])
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def test_an_endpoint_with_keys_answers_who_has_one(demo: Path) -> None:

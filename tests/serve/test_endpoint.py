@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import re
 import socket
 import struct
@@ -244,6 +245,32 @@ def test_a_bug_in_a_replica_is_found_in_its_log_by_the_requests_id(endpoint: str
         time.sleep(0.1)
     assert f"request {request_id} failed: POST" in text
     assert "RuntimeError: /secret/path" in text
+
+
+def test_the_log_is_json_by_the_line_with_the_requests_id_and_nothing_private(endpoint: str, tiny_bundle: str):
+    """Refusals by themselves, every request where that is asked for."""
+    application = recognizer.build({"model": tiny_bundle, "replicas": 1, "access_log": True, "tracking_uri": "none"})
+    serve.run(application, name="noisy", route_prefix="/noisy")
+    try:
+        url, secret = f"{endpoint}/noisy/v1/recognize", {"title": "secret red bag"}
+        good = httpx.post(url, content=photo("red-bag", 8), headers=JPEG, params=secret, timeout=30)
+        bad = httpx.post(url, data={**secret, "k": "0"}, timeout=30)
+    finally:
+        serve.delete("noisy")
+    assert (good.status_code, bad.status_code) == (200, 422)
+    logs = Path(ray._private.worker._global_node.get_session_dir_path(), "logs", "serve")
+    text = "".join(log.read_text() for log in logs.glob("replica_noisy_*.log"))
+    lines = [json.loads(line) for line in text.splitlines()]
+    of = {id: [line for line in lines if line.get("request_id") == id] for id in map(request_id, (good, bad))}
+    assert [line["message"].split()[:3] for line in of[request_id(good)]] == [["POST", "/noisy/v1/recognize", "200"]]
+    refused, access = of[request_id(bad)]
+    assert (refused["event"], refused["status"], refused["code"]) == ("refused", 422, "bad_field")
+    assert access["message"].startswith("POST /noisy/v1/recognize 422 ")
+    assert "secret" not in text
+
+
+def request_id(response: httpx.Response) -> str:
+    return response.headers["x-request-id"]
 
 
 # ---------------------------------------------------------------- starting

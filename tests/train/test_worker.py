@@ -37,6 +37,10 @@ def test_training_learns_photos_and_words_help(data: PreparedSet, tmp_path: Path
     calibration = reports[-1]["calibration"]
     assert all(0.1 <= calibration["temperature"][regime] <= 10 for regime in ("image", "image_text", "text"))
     assert all(0 < calibration["threshold"][regime] <= 1 for regime in ("image", "image_text", "text"))
+    assert {regime: len(scores["shares"]) > 1 for regime, scores in calibration["scores"].items()} == dict.fromkeys(
+        ("image", "image_text", "text"), True
+    )
+    assert calibration["scores"]["image"]["rows"] == data.manifest.rows["val"]
     assert {"images_per_s", "data_wait", "learning_rate", "val/macro"} <= set(reports[0])
 
 
@@ -148,6 +152,7 @@ def test_without_validation_rows_patience_is_ignored_and_training_goes_to_the_en
     assert reports[-1]["epoch"] == 4
     assert reports[-1]["calibration"]["temperature"] == {"image": 1.0, "image_text": 1.0, "text": 1.0}
     assert reports[-1]["calibration"]["threshold"] == {"image": 0.0, "image_text": 0.0, "text": 0.0}
+    assert reports[-1]["calibration"]["scores"] == {}
     torch.testing.assert_close(model.classifier.weight, plain.classifier.weight)
 
 

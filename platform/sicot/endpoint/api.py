@@ -21,6 +21,7 @@ from sicot import __version__, bundle, config
 from sicot.endpoint import body, errors, schema
 from sicot.endpoint.errors import Problem
 from sicot.endpoint.keys import Gate, Keys
+from sicot.endpoint.telemetry import Telemetry
 from sicot.errors import UserError
 from sicot.prepare.images import BadImage
 
@@ -84,8 +85,10 @@ class Places:
             self.count += 1
 
 
-def create(models: Models, settings: config.Serve, page: Path) -> FastAPI:
+def create(models: Models, settings: config.Serve, page: Path, telemetry: Telemetry | None = None) -> FastAPI:
     """The application that answers through ``models`` within the limits of ``settings``; ``page`` is its web page.
+
+    ``telemetry`` takes note of what is asked.
 
     :class:`UserError` if the file of keys is none.
     """
@@ -97,7 +100,8 @@ def create(models: Models, settings: config.Serve, page: Path) -> FastAPI:
         redoc_url=None,
     )
     app.add_middleware(Gate, keys=Keys.read(settings.keys))
-    app.add_middleware(Envelope)
+    telemetry = telemetry or Telemetry(settings)
+    app.add_middleware(Envelope, telemetry=telemetry)
     errors.install(app)
     free = Places(places(settings))
 
@@ -117,6 +121,7 @@ def create(models: Models, settings: config.Serve, page: Path) -> FastAPI:
         start = time.perf_counter()
         async with free.take():
             photo, fields = await body.read(request, settings.max_bytes)
+            telemetry.took("read", time.perf_counter() - start)
             model = models.now  # not before: the body may have taken longer than the model stays
             limits = _limits(settings, model.info)
             if fields.k > limits.max_k:
@@ -208,8 +213,8 @@ class Envelope:
     Starlette's own handler of last resort stands outside all middleware: its responses would go without the headers.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self.app, self.telemetry = app, telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
@@ -218,12 +223,12 @@ class Envelope:
         given = Headers(scope=scope).get("x-request-id")
         request_id = given or str(uuid.uuid4())
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
-        started = False
+        begun, status = time.perf_counter(), 0
 
         async def with_headers(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("Cache-Control", "no-cache" if "etag" in headers else "no-store")
@@ -234,11 +239,14 @@ class Envelope:
         try:
             await self.app(scope, receive, with_headers)
         except Exception:
-            log.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"])
-            if started:
+            said = {"event": "failed", "request_id": request_id}
+            log.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"], extra=said)
+            if status:
                 raise
             response = errors.answer(request_id, 500, "internal", "something went wrong on our side")
             await response(scope, receive, with_headers)
+        finally:
+            self.telemetry.request(scope, status, time.perf_counter() - begun)
 
 
 def request_body(limits: schema.Limits) -> dict[str, Any]:

@@ -8,6 +8,7 @@ its beginning and its end.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from threading import Thread
 from typing import Any
 
 from sicot.bundle import Answer, Item, Query
+from sicot.endpoint.telemetry import Telemetry
 
 
 @dataclass
@@ -27,6 +29,17 @@ class Asked:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Answer]
     item: Item = field(init=False)
+    waiting_since: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0
+    """Seconds, for a thread that decodes and for one that answers."""
+
+    def wait(self) -> None:
+        """Begin to."""
+        self.waiting_since = time.perf_counter()
+
+    def go_on(self) -> None:
+        """The wait is over."""
+        self.waited += time.perf_counter() - self.waiting_since
 
 
 class Batches:
@@ -38,6 +51,7 @@ class Batches:
         answer: Callable[[Sequence[Item], int], list[Answer]],
         most: int,
         threads: int,
+        telemetry: Telemetry | None = None,
     ):
         """
         Args:
@@ -45,8 +59,9 @@ class Batches:
             answer: answers questions that are ready, ranking so many classes.
             most: questions answered at once.
             threads: batches answered at once, and photos decoded meanwhile.
+            telemetry: is told how long questions wait, and how many are answered at once.
         """
-        self.decode, self.answer, self.most = decode, answer, most
+        self.decode, self.answer, self.most, self.telemetry = decode, answer, most, telemetry
         self.decoders = ThreadPoolExecutor(threads, "decode")
         self.ready: SimpleQueue[Asked | None] = SimpleQueue()
         self.threads = [Thread(target=self._work, name=f"model-{n}", daemon=True) for n in range(threads)]
@@ -69,11 +84,13 @@ class Batches:
     def _decode(self, asked: Asked) -> None:
         if asked.future.cancelled():
             return
+        asked.go_on()
         try:
             asked.item = self.decode(asked.query)
         except Exception as error:  # noqa: BLE001  whoever asked gets it
             asked.loop.call_soon_threadsafe(_settle, [(asked, error)])
         else:
+            asked.wait()
             self.ready.put(asked)
 
     def _work(self) -> None:
@@ -81,6 +98,7 @@ class Batches:
             batch = [asked for asked in taken if not asked.future.cancelled()]
             if not batch:
                 continue
+            self._note(batch)
             outcomes: Sequence[Any]
             try:
                 answers = self.answer([asked.item for asked in batch], max(asked.k for asked in batch))
@@ -91,6 +109,14 @@ class Batches:
             except Exception as error:  # noqa: BLE001  whoever asked gets it
                 outcomes = [error] * len(batch)
             batch[0].loop.call_soon_threadsafe(_settle, list(zip(batch, outcomes, strict=True)))
+
+    def _note(self, batch: Sequence[Asked]) -> None:
+        for asked in batch:
+            asked.go_on()
+            if self.telemetry:
+                self.telemetry.took("queue", asked.waited)
+        if self.telemetry:
+            self.telemetry.batch(len(batch))
 
     def _take(self) -> list[Asked]:
         """All that wait, at most a batch; at least one, or none when it is time to end."""

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from sicot.endpoint.schema import Error
 
@@ -36,6 +37,19 @@ class Problem(HTTPException):
         self.code = code
 
 
+class Refusal(JSONResponse):
+    """An error as a response; leaves its code in the request's state, for who counts them."""
+
+    def __init__(self, request_id: str, status: int, code: str, message: str, headers: Any = None):
+        super().__init__({"request_id": request_id, "error": {"code": code, "message": message}}, status, headers)
+        self.code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        scope["state"]["code"] = self.code
+        await super().__call__(scope, receive, send)
+
+
 def bad_field(error: ValidationError) -> Problem:
     """The first thing that is wrong with the fields."""
     first = error.errors()[0]
@@ -47,7 +61,7 @@ def bad_field(error: ValidationError) -> Problem:
 
 def answer(request_id: str, status: int, code: str, message: str, headers: Any = None) -> JSONResponse:
     """The error as a response."""
-    return JSONResponse({"request_id": request_id, "error": {"code": code, "message": message}}, status, headers)
+    return Refusal(request_id, status, code, message, headers)
 
 
 def install(app: FastAPI) -> None:

@@ -14,7 +14,9 @@ from ray.serve.context import _get_global_client
 
 from sicot import config, registry
 from sicot.endpoint import api, server
+from sicot.endpoint.export import Export
 from sicot.endpoint.served import Served
+from sicot.endpoint.telemetry import FLUSH_SECONDS, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +35,23 @@ class Replica:
         if running:
             server.guard(running.http_config.host, settings)
         self.settings, self.tracking_uri, self.page = settings, tracking_uri, Path(str(files(page) / "page"))
-        self.now = Served(registry.resolve(settings.model, tracking_uri), settings, tracking_uri)
+        self.telemetry = Telemetry(settings, Export())
+        self.now = self._served(registry.resolve(settings.model, tracking_uri))
+        Thread(target=self._report, name="report", daemon=True).start()
         if "@" in settings.model:
             Thread(target=self._follow, name="follow", daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve calls this once the model is loaded."""
-        return api.create(self, self.settings, self.page)
+        return api.create(self, self.settings, self.page, self.telemetry)
+
+    def _served(self, uri: str) -> Served:
+        return Served(uri, self.settings, self.tracking_uri, self.telemetry)
+
+    def _report(self) -> None:
+        while True:
+            self.telemetry.flush(self.now.info, self.now.version)
+            time.sleep(FLUSH_SECONDS)
 
     def _follow(self) -> None:
         """Take up what the alias means, whenever that is another version. What fails is tried again.
@@ -53,13 +65,13 @@ class Replica:
                 uri = registry.resolve(self.settings.model, self.tracking_uri)
                 if uri == self.now.uri:
                     continue
-                before, self.now = self.now, Served(uri, self.settings, self.tracking_uri)
+                before, self.now = self.now, self._served(uri)
             except Exception as error:  # noqa: BLE001  a registry that is away, a bundle that is broken: serve on
                 if str(error) != said:
-                    log.error("%s goes on serving: %s", self.now.uri, error)
+                    log.error("%s goes on serving: %s", self.now.uri, error, extra={"event": "model_kept"})
                 said = str(error)
                 continue
-            log.warning("%s serves in place of %s", self.now.uri, before.uri)
+            log.warning("%s serves in place of %s", self.now.uri, before.uri, extra={"event": "model_changed"})
             said = ""
             time.sleep(self.settings.max_seconds + 1)
             before.batches.close()

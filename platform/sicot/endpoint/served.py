@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Sequence
 
 import numpy as np
 from cachetools import LRUCache
 
 from sicot import bundle, config, registry
 from sicot.endpoint.batches import Batches
+from sicot.endpoint.telemetry import Telemetry
 
 
 class Served:
     """One version of the model, ready to be asked."""
 
-    def __init__(self, uri: str, settings: config.Serve, tracking_uri: str):
+    def __init__(self, uri: str, settings: config.Serve, tracking_uri: str, telemetry: Telemetry | None = None):
         """
         Args:
             uri: of the model, not by an alias; see :func:`sicot.registry.resolve`.
             settings: of the endpoint.
             tracking_uri: MLflow's store.
+            telemetry: takes note of what is answered.
 
         Raises:
             UserError: there is no such model, or it cannot be loaded.
         """
-        self.uri = uri
+        self.uri, self.telemetry = uri, telemetry or Telemetry(settings)
         self.version = uri.rpartition("/")[2] if uri.startswith("models:/") else ""
         self.bundle = bundle.Bundle.load(registry.fetch(uri, tracking_uri), settings.threads)
         self.info = self.bundle.info
@@ -34,17 +38,41 @@ class Served:
             LRUCache(settings.cache) if settings.cache else None
         )
         self._warm_up()
-        self.batches = Batches(self.bundle.encode, self.bundle.answer, settings.max_batch, settings.threads)
+        self.batches = Batches(self._decode, self._answer, settings.max_batch, settings.threads, self.telemetry)
 
     async def recognise(self, query: bundle.Query, k: int) -> bundle.Answer:
         """Decode and answer beside the event loop, or as before where the same was asked."""
+        answer = await self._kept_or_asked(query, k)
+        self.telemetry.answer(answer)
+        return answer
+
+    async def _kept_or_asked(self, query: bundle.Query, k: int) -> bundle.Answer:
         if self.answered is None:
             return await self.batches.ask(query, k)
         key = (hashlib.sha256(query.image).digest() if query.image else b"", query.title, query.tags, k)
         answer = self.answered.get(key)
+        self.telemetry.cache(hit=answer is not None)
         if answer is None:
             answer = self.answered[key] = await self.batches.ask(query, k)
         return answer
+
+    def _decode(self, query: bundle.Query) -> bundle.Item:
+        begun = time.perf_counter()
+        item = self.bundle.encode(query)
+        self.telemetry.took("decode", time.perf_counter() - begun)
+        return item
+
+    def _answer(self, items: Sequence[bundle.Item], k: int) -> list[bundle.Answer]:
+        begun, seeing = time.perf_counter(), 0.0
+
+        def seen(seconds: float) -> None:
+            nonlocal seeing
+            seeing += seconds
+
+        answers = self.bundle.answer(items, k, seen)
+        self.telemetry.took("model", seeing, len(items))
+        self.telemetry.took("search", time.perf_counter() - begun - seeing, len(items))
+        return answers
 
     def _warm_up(self) -> None:
         """The first request should not pay for dictionaries and kernels."""

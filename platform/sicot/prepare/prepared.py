@@ -100,6 +100,10 @@ class Classes:
         """Labels of some classes."""
         return self.label.take(pa.array(classes, pa.int64())).to_pylist()
 
+    def grouped(self, classes: Sequence[int] | np.ndarray) -> list[str]:
+        """Groups of some classes: head, medium, tail or enrolled."""
+        return self.table["group"].take(pa.array(classes, pa.int64())).to_pylist()
+
     @cached_property
     def count(self) -> np.ndarray:
         """Training rows of each class, int64 [C]."""

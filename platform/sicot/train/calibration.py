@@ -5,10 +5,13 @@ N rows, B batch, C classes, D feature dimension.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sicot.drift import Scores
 from sicot.model.imprint import PER_CLASS
 from sicot.model.recognizer import SICoT
 from sicot.model.sharded import ShardedClassifier
@@ -27,12 +30,13 @@ def calibrate(
     known_kept: float,
     head: ShardedClassifier | None = None,
     candidates: int = 200,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Fit on validation (up to `ROWS` rows), for each regime:
 
     - `temperature`: the divisor of the logits with the least cross-entropy; 1 where validation has no rows to tell.
     - `threshold`: the calibrated probability of the first answer below which it is "unknown product", see
       :func:`known_threshold`; 0, which refuses nothing, where no answer was right.
+    - `scores`: how these probabilities are distributed, see :class:`sicot.drift.Scores`; missing without rows.
 
     Args:
         model: trained.
@@ -42,7 +46,7 @@ def calibrate(
         head: this rank's part of a sharded classifier; all ranks must call, and rank 0's figures count. Probabilities
             are among the ``candidates`` best classes then, as the bundle's are.
     """
-    fitted: dict[str, dict[str, float]] = {"temperature": {}, "threshold": {}}
+    fitted: dict[str, dict[str, Any]] = {"temperature": {}, "threshold": {}, "scores": {}}
     asked = ask(model.eval(), prepared, batch_size)
     for regime in REGIMES:
         temperature, threshold = 1.0, 0.0
@@ -54,6 +58,9 @@ def calibrate(
                 z_NC = model.classifier(x_ND).cpu()
             temperature = best_temperature(z_NC[labels_N >= 0], labels_N[labels_N >= 0])
             threshold = known_threshold(z_NC / temperature, labels_N, known_kept)
+            if len(z_NC):
+                scores_N = (z_NC / temperature).softmax(1).amax(1)
+                fitted["scores"][regime] = Scores.of(scores_N.float().numpy()).model_dump()
         fitted["temperature"][regime], fitted["threshold"][regime] = temperature, threshold
     return fitted
 
