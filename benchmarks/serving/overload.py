@@ -2,7 +2,8 @@
 
     python -m benchmarks.serving.overload            a minute of it; needs wrk (Debian: wrk)
 
-`rps` counts good answers, p99 is theirs; `refused` are 429 and 503, `errors` all else; `mb` the replicas' memory.
+`rps` counts good answers, p99 is theirs; `refused` are 429 and 503, `errors` all else; `asked` are all requests a second;
+`mb` the replicas' memory.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import psutil
 from benchmarks import record
 from benchmarks.serving import load
 from benchmarks.serving.start import SIZE, WARM, make, serving
+from sicot import ingress
 from sicot.errors import door
 
-CONNECTIONS, TIMES = 800, 4
+CONNECTIONS, TIMES = 4000, 4  # so many, since whoever cannot be answered at once waits for ingress.QUEUE seconds
 
 
 def main() -> None:
@@ -40,7 +42,7 @@ def main() -> None:
         with serving("ours", make(root, options.trunk), usual) as url:
             usual.run(url, 32, WARM)
             peak = {"load": "peak", "connections": 32, **usual.run(url, 32, 10), "mb": memory()}
-            every = 1000 * CONNECTIONS / (TIMES * peak["rps"])
+            every = 1000 * max(0.05, CONNECTIONS / (TIMES * peak["rps"]) - ingress.QUEUE)
             much = load.Load(root / "much", photos, "image/jpeg", every)
             over = {
                 "load": f"{TIMES} x peak",
