@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving.overload            a minute of it; needs wrk (Debian: wrk)
 
-`rps` counts good answers, p99 is theirs; `refused` are 429 and 503, `errors` all else; `asked` are all requests a second;
-`mb` the replicas' memory.
+`rps` counts good answers, p99 is theirs; `refused` are 429 and 503, `errors` all else; `asked` are requests a second of
+all kinds; `mb` the replicas' memory.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
                 "connections": CONNECTIONS,
                 **much.run(url, CONNECTIONS, options.seconds),
             }
-            over |= {"mb": memory()}
+            over |= {"mb": memory(), "asked": over["rps"] + over["refused"] / options.seconds}
             after = {"load": "afterwards", "connections": 32, **usual.run(url, 32, 5), "mb": memory()}
     record.record("overload", [{**row, "of peak": row["rps"] / peak["rps"]} for row in (peak, over, after)])
 
