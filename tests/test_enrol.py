@@ -81,7 +81,7 @@ def test_photos_or_words_alone_are_enough_and_answer_what_they_can(trained: Bund
 
     assert p(photos, Query(title="green mug")) == p(words, Query(photo("green-mug", 1))) == 0
     both = Query(photo("green-mug", 100), "green mug")
-    assert min(p(photos, both), p(words, both)) > 0.5
+    assert min(p(photos, both), p(words, both)) > 0.3  # of seven products
 
 
 def test_a_saved_bundle_answers_the_same_and_is_checked(knowing: Bundle, tmp_path: Path) -> None:
