@@ -15,6 +15,7 @@ import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
 
 from sicot import config, registry, track
 from sicot.bundle import Bundle, Query
@@ -375,7 +376,9 @@ def test_every_reply_fits_the_description(method: str, outcome: Exception | None
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy())
     def replies_fit(case: schemathesis.Case) -> None:
-        case.call_and_validate(checks=list(CHECKS))
+        case.call_and_validate(checks=[check for check in CHECKS if check is not not_a_server_error or not away])
+
+    away = isinstance(outcome, classes.Away)
 
     replies_fit()
 
