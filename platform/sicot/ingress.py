@@ -3,7 +3,9 @@
 It answers ten times as fast as Ray Serve's own proxy, but its statistics listen on all interfaces at fixed ports, its
 control socket is open to every user, and it waits for ever for a request that was begun. A script in its place mends
 its configuration, each time that Ray Serve has written one, and starts it: statistics and metrics are then on sockets
-in a private folder (`curl --unix-socket`), so that no other process can have their ports.
+in a private folder (`curl --unix-socket`), so that no other process can have their ports. Where no replica answers, it
+says so as the endpoint does, 503 and to be asked again, instead of the 500 that Ray Serve has it say. A HAProxy whose
+manager was killed works on until the next manager's has started: it would share the port, and know old replicas alone.
 """
 
 from __future__ import annotations
@@ -14,16 +16,28 @@ from pathlib import Path
 STATISTICS, METRICS = 8404, 9101  # what Ray Serve writes, and the script replaces
 SCRIPT = """#!/bin/sh
 for file in "$@"; do
-  case $file in *.cfg) sed -i -f {mend} "$file" ;; esac
+  case $file in *.cfg) sed -i -f {mend} "$file"; config=$file ;; esac
 done
-exec {binary} "$@"
+orphans=
+for each in /proc/[0-9]*; do
+  grep -qsF "$config" "$each/cmdline" && read -r _ _ _ parent _ <"$each/stat" || continue
+  [ "$parent" = $PPID ] || orphans="$orphans ${{each#/proc/}}"
+done
+exec {binary} "$@" ${{orphans:+-sf $orphans}}
 """
 MEND = r"""
 s|bind \**:{statistics}$|bind unix@{folder}/statistics mode 600|
 s|bind \**:{metrics}$|bind unix@{folder}/metrics mode 600|
 s/ mode 666 level admin/ mode 600 level admin/
 s/^defaults$/&\n    timeout http-request 30s/
+s|^    errorfile \(50[234]\) .*|    errorfile \1 {folder}/away.http|
 """
+AWAY = """HTTP/1.1 503 Service Unavailable\r
+Content-Type: application/json\r
+Cache-Control: no-store\r
+Retry-After: 1\r
+\r
+{"request_id": "", "error": {"code": "away", "message": "nobody answers just now: try again in a moment"}}"""
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -40,11 +54,13 @@ def environment(folder: Path) -> dict[str, str]:
     mend.write_text(MEND.format(statistics=STATISTICS, metrics=METRICS, folder=folder))
     script.write_text(SCRIPT.format(mend=shlex.quote(str(mend)), binary=shlex.quote(str(get_haproxy_binary()))))
     script.chmod(0o700)
+    (folder / "away.http").write_text(AWAY)
     return {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(STATISTICS),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(METRICS),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",  # HAProxy is replaced when three checks fail
         # a load balancer elsewhere would have to hear of it; HAProxy is told at once
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }

@@ -23,8 +23,7 @@ from sicot.bundle import Bundle, Query
 from sicot.client import AsyncClient, Client
 from sicot.endpoint import server
 from tests.builders import LABELS, photo
-from tests.serve.conftest import SETTINGS
-from tests.serve.test_follow import NAME, versions  # noqa: F401  a fixture
+from tests.serve.conftest import NAME, SETTINGS
 
 JPEG = {"content-type": "image/jpeg"}
 PHOTOS = [photo(label, n) for n, label in enumerate(LABELS * 3)]
@@ -33,7 +32,7 @@ MOST = 5.0
 
 
 @pytest.fixture(scope="module")
-def pair(ray_cluster: None, versions: tuple[str, dict[str, Bundle]]) -> Iterator[str]:  # noqa: F811
+def pair(ray_cluster: None, versions: tuple[str, dict[str, Bundle]]) -> Iterator[str]:
     """URL of an endpoint of two replicas that serve the champion."""
     from serve_apps import recognizer
 
@@ -124,7 +123,7 @@ def replicas() -> list[psutil.Process]:
 
 def test_a_replica_that_is_killed_is_missed_for_a_moment_and_replaced(
     pair: str,
-    versions: tuple[str, dict[str, Bundle]],  # noqa: F811
+    versions: tuple[str, dict[str, Bundle]],
 ) -> None:
     before = {each.pid for each in replicas()}
     assert len(before) == 2
@@ -148,7 +147,7 @@ def fronts() -> list[psutil.Process]:
 def test_a_proxy_that_is_killed_is_missed_for_a_moment_and_replaced(
     pair: str,
     versions: tuple[str, dict[str, Bundle]],
-    which: str,  # noqa: F811
+    which: str,
 ) -> None:
     with load(pair, versions[1]) as it:
         until(lambda: it.answered.total() > 50, "nothing is answered")
@@ -164,7 +163,7 @@ def test_a_proxy_that_is_killed_is_missed_for_a_moment_and_replaced(
 
 def test_products_are_enrolled_under_load_from_several_sides_and_none_is_lost(
     pair: str,
-    versions: tuple[str, dict[str, Bundle]],  # noqa: F811
+    versions: tuple[str, dict[str, Bundle]],
 ) -> None:
     def enrol(n: int) -> int:
         with Client(pair) as shop:
@@ -187,3 +186,46 @@ def test_products_are_enrolled_under_load_from_several_sides_and_none_is_lost(
         until(lambda: all(shop.classes("green mug/").total == 3 for _ in range(10)), "a replica does not follow", 10)
         answer = shop.recognize(photo("green-mug", 4), k=9)
     assert "green mug/4" in {each.label for each in answer.ranked}
+
+
+def test_memory_stays_as_it_is_over_thousands_of_requests(pair: str) -> None:
+    def ask(count: int) -> None:
+        with httpx.Client(base_url=pair, timeout=30) as http:
+            for n in range(count):
+                http.post("/v1/recognize", data={"title": f"red bag {n}"}).raise_for_status()
+
+    def resident(asked: int) -> list[float]:
+        """MiB of each replica after so many more requests."""
+        with ThreadPoolExecutor(8) as clients:
+            list(clients.map(ask, [asked // 8] * 8))
+        return [each.memory_info().rss / 2**20 for each in sorted(replicas(), key=lambda each: each.pid)]
+
+    before, after = resident(2000), resident(8000)
+    print("MiB of the replicas after 2,000 and 10,000 requests:", before, after)
+    assert len(before) == len(after) == 2
+    assert all(new - old < 20 for old, new in zip(before, after, strict=True))
+
+
+def test_requests_under_way_are_answered_when_the_endpoint_stops(pair: str) -> None:
+    release, begun = threading.Event(), []
+
+    def slowly(n: int) -> Iterator[bytes]:
+        yield PHOTOS[n][:100]
+        begun.append(n)
+        release.wait(20)
+        yield PHOTOS[n][100:]
+
+    def ask(n: int) -> int:
+        return httpx.post(f"{pair}/v1/recognize", content=slowly(n), headers=JPEG, timeout=30).status_code
+
+    with ThreadPoolExecutor(9) as pool:
+        asked = [pool.submit(ask, n) for n in range(8)]
+        until(lambda: len(begun) == 8, "requests do not begin")
+        time.sleep(0.5)
+        stopping = pool.submit(server.stop)
+        time.sleep(3)
+        release.set()
+        assert [each.result() for each in asked] == [200] * 8
+        stopping.result()
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{pair}/healthz")
