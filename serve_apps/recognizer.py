@@ -18,10 +18,9 @@ from ray import serve
 from ray.serve import Application
 
 from sicot import config, registry
-from sicot.endpoint import api, server
+from sicot.endpoint import api, server, teacher
 from sicot.endpoint.keys import Keys
 from sicot.endpoint.replica import Replica
-from sicot.endpoint.teacher import Teacher
 from sicot.errors import UserError
 
 
@@ -49,21 +48,9 @@ def build(args: dict[str, Any]) -> Application:
         logging_config={"enable_access_log": False, "log_level": "ERROR"},  # Ray Serve would log each request
         backpressure_config={"status_code": 503, "retry_after_s": api.RETRY_AFTER},
     )
-    return deploy(serve.ingress()(Replica)).bind(settings, tracking_uri, "serve_apps", _teacher(settings, tracking_uri))
-
-
-def _teacher(settings: config.Serve, tracking_uri: str) -> Application | None:
-    """What enrols products: a single process, there while it is needed. None where what is served never changes."""
-    if "@" not in settings.model:
-        return None
-    deploy = serve.deployment(
-        name="teacher",
-        ray_actor_options={"num_cpus": 0},  # at work for seconds at a time: it waits for no place of its own
-        max_ongoing_requests=1,
-        autoscaling_config={"min_replicas": 0, "max_replicas": 1, "target_ongoing_requests": 1},
-        logging_config={"enable_access_log": False, "log_level": "ERROR"},
+    return deploy(serve.ingress()(Replica)).bind(
+        settings, tracking_uri, "serve_apps", teacher.bind(settings, tracking_uri)
     )
-    return deploy(Teacher).bind(settings.model, tracking_uri)
 
 
 app = build

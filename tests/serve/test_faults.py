@@ -155,7 +155,7 @@ def test_a_proxy_that_is_killed_is_missed_for_a_moment_and_replaced(
             each.kill()
         killed, before = time.monotonic(), it.answered.total()
         until(lambda: time.monotonic() - killed > MOST and it.answered.total() > before + 50, "no answers any more")
-        time.sleep(5)
+        time.sleep(2)
     print(f"{which}: {len(it.failed)} failed in {it.seconds:.1f} s, {it.answered.total()} answered", it.failed[:3])
     assert it.wrong == []
     assert all(at - killed < MOST for at, _ in it.failed), it.failed[-1]

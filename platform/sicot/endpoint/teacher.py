@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 
 import torch
+from ray import serve
+from ray.serve import Application
 
-from sicot import cache, enrol, registry
+from sicot import cache, config, enrol, registry
 from sicot.bundle import Bundle, Query
 from sicot.endpoint.classes import Away
 from sicot.errors import UserError
@@ -83,3 +85,17 @@ class Teacher:
             enrol.save(made, str(aside / "bundle"))
             folder = cache.keep(aside / "bundle")  # where replicas on this machine find it
         return registry.supersede(self.alias, version, folder, note, self.tracking_uri)
+
+
+def bind(settings: config.Serve, tracking_uri: str) -> Application | None:
+    """The teacher as Ray Serve runs it: one process, there while it is needed. None where a model never changes."""
+    if "@" not in settings.model:
+        return None
+    deploy = serve.deployment(
+        name="teacher",
+        ray_actor_options={"num_cpus": 0},  # at work for seconds at a time: it waits for no place of its own
+        max_ongoing_requests=1,
+        autoscaling_config={"min_replicas": 0, "max_replicas": 1, "target_ongoing_requests": 1},
+        logging_config={"enable_access_log": False, "log_level": "ERROR"},
+    )
+    return deploy(Teacher).bind(settings.model, tracking_uri)
