@@ -69,7 +69,9 @@ def add(app: FastAPI, models: Models, settings: config.Serve, changes: Places, s
         tags=["classes"],
         responses=told | _described({404: "`not_enrolled`: there is no such product, or the model was trained on it."}),
     )
-    async def withdraw_product(request: Request, label: schema.Label) -> schema.Change:
+    async def withdraw_product(
+        request: Request, label: Annotated[schema.Label, Query(description="The product.")]
+    ) -> schema.Change:
         """Take an enrolled product back. Needs the right `enrol`."""
         keys.require(request, "enrol")
         async with changes.take():
@@ -77,8 +79,8 @@ def add(app: FastAPI, models: Models, settings: config.Serve, changes: Places, s
 
     @app.get("/v1/classes", tags=["classes"], responses=replies)
     async def find_classes(
-        q: Annotated[str, Query(max_length=300)] = "",
-        limit: Annotated[int, Query(ge=1, le=schema.MAX_CLASSES)] = 20,
+        q: Annotated[str, Query(max_length=300, description="A part of the label; none finds all.")] = "",
+        limit: Annotated[int, Query(ge=1, le=schema.MAX_CLASSES, description="Most to answer with.")] = 20,
     ) -> schema.Found:
         """The products whose label has `q` in it, in either case: those that begin with it, then the others."""
         async with searches.take():
