@@ -18,7 +18,7 @@ from ray import serve
 from ray.serve import Application
 
 from sicot import config, registry
-from sicot.endpoint import api, server
+from sicot.endpoint import api, server, teacher
 from sicot.endpoint.keys import Keys
 from sicot.endpoint.replica import Replica
 from sicot.errors import UserError
@@ -52,7 +52,9 @@ def build(args: dict[str, Any]) -> Application:
         },
         backpressure_config={"status_code": 503, "retry_after_s": api.RETRY_AFTER},
     )
-    return deploy(serve.ingress()(Replica)).bind(settings, tracking_uri, page="serve_apps")
+    return deploy(serve.ingress()(Replica)).bind(
+        settings, tracking_uri, "serve_apps", teacher.bind(settings, tracking_uri)
+    )
 
 
 app = build

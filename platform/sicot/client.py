@@ -7,7 +7,8 @@
         print(answer.ranked[0].label, answer.model.version)
 
 :class:`AsyncClient` has the same methods, to be awaited. Both ask again, after a while that grows, where the endpoint
-is full or away; a question changes nothing there, so asking twice does no harm. Needs no PyTorch and no Ray.
+is full or away; a question changes nothing there, and to enrol the same product twice is to enrol it once, so asking
+twice does no harm. Needs no PyTorch and no Ray.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from typing import Any, Self
 
 import httpx
 
-from sicot.endpoint.schema import About, Error, Recognition
+from sicot.endpoint.schema import About, Change, Error, Found, Recognition
 
 AGAIN = (429, 502, 503, 504)
 """Answers that say: later."""
 SHORT = 1000
 """Bytes of words that go into the address; more, each of which takes three there, are sent as a form."""
+PATIENCE = 150.0
+"""Seconds that a change may take: it waits for others, and all replicas share what makes it."""
 LONGEST = 10.0
 """Seconds that are waited at most before asking again."""
 
@@ -69,11 +72,30 @@ class _Asking:
         question: dict[str, Any] = {"method": "POST", "url": "/v1/recognize"}
         if image is None:
             return {**question, "data": fields}
-        photo = image if isinstance(image, bytes) else Path(image).read_bytes()
+        photo = _read_photo(image)
         if len(str(fields).encode()) > SHORT:
             return {**question, "data": fields, "files": {"image": ("photo", photo)}}
         # the photo as the body takes the endpoint less time than a form
         return {**question, "params": fields, "content": photo, "headers": {"Content-Type": "application/octet-stream"}}
+
+    def _product(
+        self, label: str, photos: Sequence[bytes | str | Path], title: str, tags: Sequence[str]
+    ) -> dict[str, Any]:
+        if not photos and not title and not tags:
+            raise ValueError("give photos, a title or tags")
+        fields = {"label": label, "title": title, "tags": list(tags)}
+        files = [("image", ("photo", _read_photo(each))) for each in photos]
+        return {"method": "POST", "url": "/v1/classes", "data": fields, "files": files, "timeout": PATIENCE}
+
+    def _gone(self, label: str) -> dict[str, Any]:
+        return {"method": "DELETE", "url": "/v1/classes", "params": {"label": label}, "timeout": PATIENCE}
+
+    def _search(self, q: str, limit: int) -> dict[str, Any]:
+        return {"method": "GET", "url": "/v1/classes", "params": {"q": q, "limit": limit}}
+
+
+def _read_photo(given: bytes | str | Path) -> bytes:
+    return given if isinstance(given, bytes) else Path(given).read_bytes()
 
 
 def _pause(attempt: int, wished: str = "") -> float:
@@ -117,6 +139,23 @@ class Client(_Asking):
         """The model that is served. Raises what :meth:`recognize` raises."""
         return About.model_validate_json(self._ask({"method": "GET", "url": "/v1/model"}))
 
+    def enrol(
+        self, label: str, photos: Sequence[bytes | str | Path] = (), title: str = "", tags: Sequence[str] = ()
+    ) -> Change:
+        """Enrol a product by photos (their bytes or files), words, or both; the key needs the right `enrol`.
+
+        Raises what :meth:`recognize` raises.
+        """
+        return Change.model_validate_json(self._ask(self._product(label, photos, title, tags)))
+
+    def withdraw(self, label: str) -> Change:
+        """Take an enrolled product back; the key needs the right `enrol`. Raises what :meth:`recognize` raises."""
+        return Change.model_validate_json(self._ask(self._gone(label)))
+
+    def classes(self, q: str = "", limit: int = 20) -> Found:
+        """The products whose label has ``q`` in it, at most 100 of them. Raises what :meth:`recognize` raises."""
+        return Found.model_validate_json(self._ask(self._search(q, limit)))
+
     def _ask(self, question: dict[str, Any]) -> bytes:
         for attempt in range(self.retries):
             with suppress(httpx.TransportError):
@@ -156,6 +195,20 @@ class AsyncClient(_Asking):
     async def model(self) -> About:
         """See :meth:`Client.model`."""
         return About.model_validate_json(await self._ask({"method": "GET", "url": "/v1/model"}))
+
+    async def enrol(
+        self, label: str, photos: Sequence[bytes | str | Path] = (), title: str = "", tags: Sequence[str] = ()
+    ) -> Change:
+        """See :meth:`Client.enrol`."""
+        return Change.model_validate_json(await self._ask(self._product(label, photos, title, tags)))
+
+    async def withdraw(self, label: str) -> Change:
+        """See :meth:`Client.withdraw`."""
+        return Change.model_validate_json(await self._ask(self._gone(label)))
+
+    async def classes(self, q: str = "", limit: int = 20) -> Found:
+        """See :meth:`Client.classes`."""
+        return Found.model_validate_json(await self._ask(self._search(q, limit)))
 
     async def _ask(self, question: dict[str, Any]) -> bytes:
         for attempt in range(self.retries):

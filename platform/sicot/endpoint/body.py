@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from starlette.datastructures import ImmutableMultiDict, UploadFile
@@ -13,11 +14,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from sicot.endpoint.errors import Problem, bad_field
-from sicot.endpoint.schema import Fields
+from sicot.endpoint.schema import Fields, Words
 
 SECONDS = 30.0
 """A body that takes longer to arrive is given up: slow senders must not keep others out."""
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+Read = TypeVar("Read")
+Said = TypeVar("Said", bound=Words)
 
 
 async def read(request: Request, max_bytes: int) -> tuple[bytes | None, Fields]:
@@ -25,19 +28,40 @@ async def read(request: Request, max_bytes: int) -> tuple[bytes | None, Fields]:
 
     :class:`Problem` 400, 408, 413, 415 or 422. Reading stops at ``max_bytes``, whatever the header promised.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     counted = _limited(request, max_bytes)
+
+    async def photo_and_fields() -> tuple[bytes | None, Fields]:
+        kind = _kind(request)
+        if kind in FORMS:
+            photos, fields = await _form(counted, Fields, 1)
+            return photos[0] if photos else None, fields
+        if kind.startswith("image/") or kind == "application/octet-stream":
+            return await counted.body(), _fields(request.query_params, Fields)
+        raise Problem(415, "body_type", "send multipart/form-data with an image, or the photo itself as image/jpeg")
+
+    return await _in_time(photo_and_fields)
+
+
+async def read_form(request: Request, max_bytes: int, kind: type[Said], max_photos: int) -> tuple[list[bytes], Said]:
+    """Photos and fields of a form; :class:`Problem` as by :func:`read`."""
+    if _kind(request) not in FORMS:
+        raise Problem(415, "body_type", "send a form, as multipart/form-data")
+    counted = _limited(request, max_bytes)
+    return await _in_time(lambda: _form(counted, kind, max_photos))
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _in_time(read: Callable[[], Awaitable[Read]]) -> Read:
     try:
         async with asyncio.timeout(SECONDS):
-            if kind in FORMS:
-                return await _form(counted)
-            if kind.startswith("image/") or kind == "application/octet-stream":
-                return await counted.body(), _fields(request.query_params)
+            return await read()
     except TimeoutError as error:
         raise Problem(408, "timeout", f"the body did not arrive within {SECONDS:g} seconds") from error
     except ClientDisconnect as error:
         raise Problem(400, "bad_body", "the body ended early") from error
-    raise Problem(415, "body_type", "send multipart/form-data with an image, or the photo itself as image/jpeg")
 
 
 def _limited(request: Request, max_bytes: int) -> Request:
@@ -59,24 +83,26 @@ def _limited(request: Request, max_bytes: int) -> Request:
     return Request(request.scope, receive)
 
 
-async def _form(request: Request) -> tuple[bytes | None, Fields]:
+async def _form(request: Request, kind: type[Said], max_photos: int) -> tuple[list[bytes], Said]:
     try:
-        async with request.form(max_files=1, max_fields=100) as form:
-            photo = form.get("image")
-            image: bytes | None = None
-            if isinstance(photo, UploadFile):
-                if photo.filename or photo.size:  # else it is a browser's file field that was left empty
-                    image = await photo.read()
-            elif photo:
-                raise Problem(422, "bad_field", "image: must be a file")
-            return image, _fields(ImmutableMultiDict([item for item in form.multi_items() if item[0] != "image"]))
+        async with request.form(max_files=max_photos, max_fields=100) as form:
+            photos = []
+            for photo in form.getlist("image"):
+                if isinstance(photo, UploadFile):
+                    if photo.filename or photo.size:  # else it is a browser's file field that was left empty
+                        photos.append(await photo.read())
+                elif photo:
+                    raise Problem(422, "bad_field", "image: must be a file")
+            return photos, _fields(
+                ImmutableMultiDict([item for item in form.multi_items() if item[0] != "image"]), kind
+            )
     except Problem:
         raise
     except (MultiPartException, HTTPException) as error:
         raise Problem(400, "bad_body", "the form cannot be parsed, or has too many parts") from error
 
 
-def _fields(given: ImmutableMultiDict[str, Any]) -> Fields:
+def _fields(given: ImmutableMultiDict[str, Any], kind: type[Said]) -> Said:
     """Validated fields; 422 for one that is unknown, given twice, a file, or out of range."""
     values: dict[str, Any] = {}
     for name in given:
@@ -87,6 +113,6 @@ def _fields(given: ImmutableMultiDict[str, Any]) -> Fields:
             raise Problem(422, "bad_field", f"{name}: must be text, not a file")
         values[name] = several if name == "tags" else several[0]
     try:
-        return Fields.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise bad_field(error) from error
+        raise bad_field(error, kind.model_fields) from error

@@ -1,7 +1,11 @@
-"""Who may ask: whoever has one of the endpoint's keys, or, where it has none, this machine alone.
+"""Who may ask, and what: whoever has one of the endpoint's keys, or, where it has none, this machine alone.
 
 A key is sent as ``Authorization: Bearer <key>``, or as the password of basic authentication, which browsers ask for by
 themselves; the name is free. Only SHA-256 of keys are kept, which is enough since keys are random, not thought up.
+
+Every key may recognise; to change what others are answered it needs a right, which stands behind its hash. This machine
+needs none where there are no keys: who works on it may run the jobs, too. A page from elsewhere may never change
+anything, whatever key its browser has: browsers send keys and reach their own machine without asking who sits there.
 """
 
 from __future__ import annotations
@@ -14,34 +18,40 @@ import ipaddress
 import os
 import re
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sicot import storage
 from sicot.endpoint import errors
+from sicot.endpoint.errors import Problem
 from sicot.errors import UserError
 
 VARIABLE = "SICOT_KEYS"
 OPEN = ("/healthz", "/readyz")
 """Who watches over the endpoint needs no key."""
-LINE = re.compile(r"(?P<name>[\w.-]{1,64}) sha256:(?P<hash>[0-9a-f]{64})")
+RIGHTS = {"enrol": "enrol products and withdraw them"}
+"""What a key may do beside recognising, if its line says so."""
+LINE = re.compile(r"(?P<name>[\w.-]{1,64}) sha256:(?P<hash>[0-9a-f]{64})(?P<rights>( [a-z]+)*)")
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Names and SHA-256 of keys."""
+    """SHA-256 and rights of keys, by name."""
 
     hashes: dict[str, str]
+    rights: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, place: str | None) -> Keys:
         """The keys of a file (path or URI), or of the environment variable `VARIABLE`; none if there is neither.
 
         Raises:
-            UserError: there is no such file, it names no key, or a line of it is none.
+            UserError: there is no such file, it names no key, a line of it is none, or there is no such right.
         """
         if place is None and VARIABLE not in os.environ:
             return cls({})
@@ -49,18 +59,21 @@ class Keys:
             text = storage.read_bytes(place).decode() if place else os.environ[VARIABLE]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"serve.keys: {place} cannot be read: python -m jobs.key makes such a file") from error
-        hashes = {}
+        hashes, rights = {}, {}
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
             found = LINE.fullmatch(line.strip())
             if not found or found["name"] in hashes:
-                why = "names a key twice" if found else "is not `<name> sha256:<64 hexadecimal digits>`"
+                why = "names a key twice" if found else "is not `<name> sha256:<64 hexadecimal digits> [right ...]`"
                 raise UserError(f"serve.keys: line {number} of {place or VARIABLE} {why}")
-            hashes[found["name"]] = found["hash"]
+            hashes[found["name"]], rights[found["name"]] = found["hash"], frozenset(found["rights"].split())
+            if unknown := rights[found["name"]] - RIGHTS.keys():
+                why = f"gives the right {min(unknown)}: there is only {', '.join(RIGHTS)}"
+                raise UserError(f"serve.keys: line {number} of {place or VARIABLE} {why}")
         if not hashes:
             raise UserError(f"serve.keys: {place or VARIABLE} names no key: python -m jobs.key adds one")
-        return cls(hashes)
+        return cls(hashes, rights)
 
     def holder(self, authorization: str) -> str | None:
         """Name of the key that a header gives; None if it is none of ours. Takes as long whichever it is."""
@@ -79,14 +92,14 @@ class Keys:
         return found
 
 
-def add(name: str, place: str) -> str:
-    """A fresh key, whose SHA-256 goes to the file (path or URI) under ``name``.
+def add(name: str, place: str, rights: Sequence[str] = ()) -> str:
+    """A fresh key, whose SHA-256 goes to the file (path or URI) under ``name``, with these of `RIGHTS`.
 
     Raises:
         UserError: the file has a key of this name or is none of keys, or the name cannot stand in one.
     """
     key = secrets.token_urlsafe(32)
-    line = f"{name} sha256:{digest(key)}"
+    line = " ".join([f"{name} sha256:{digest(key)}", *rights])
     if not LINE.fullmatch(line):
         raise UserError(f"{name!r} is no name for a key: letters, digits, '.', '_' and '-', at most 64")
     place = place if "://" in place else os.path.abspath(place)
@@ -95,6 +108,25 @@ def add(name: str, place: str) -> str:
         raise UserError(f"{place} has a key called {name}: choose another name, or take its line out first")
     storage.write_bytes(place, before.rstrip(b"\n") + b"\n" * bool(before.strip()) + line.encode() + b"\n")
     return key
+
+
+def require(request: Request, right: str) -> None:
+    """See to it that who sent a request has a right. :class:`Problem` 403 if not, or if another site's page sent it."""
+    if right not in request.state.rights:
+        raise Problem(403, "no_right", f"this key may not {RIGHTS[right]}: python -m jobs.key makes one that may")
+    if not _from_here(request.headers):
+        raise Problem(403, "no_right", f"a page from elsewhere may not {RIGHTS[right]}")
+
+
+def _from_here(headers: Mapping[str, str]) -> bool:
+    """Whether a request comes from a program or from our own page.
+
+    Browsers say where a page is from: the newer ones whether that is here, all of them which site it is.
+    """
+    if site := headers.get("sec-fetch-site"):
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is None or origin.partition("://")[2] == headers.get("host")
 
 
 def digest(key: str) -> str:
@@ -137,6 +169,7 @@ class Gate:
         if not self.keys.hashes:
             # a page from elsewhere can make a browser on this machine ask, but not under this machine's name
             if is_loopback((scope.get("client") or ("",))[0]) and is_loopback(_name(headers.get("host", ""))):
+                scope["state"]["rights"] = frozenset(RIGHTS)
                 return None
             message = "this endpoint has no keys, so it answers its own machine alone: give it serve.keys"
             return errors.answer(request_id, 403, "no_keys", message)
@@ -145,5 +178,5 @@ class Gate:
             ask = {"WWW-Authenticate": 'Basic realm="sicot", charset="UTF-8"'}
             message = "send a key of this endpoint: Authorization: Bearer <key>"
             return errors.answer(request_id, 401, "unauthorized", message, ask)
-        scope["state"]["holder"] = holder
+        scope["state"].update(holder=holder, rights=self.keys.rights.get(holder, frozenset()))
         return None

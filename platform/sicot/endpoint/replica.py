@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread, Timer
+from typing import Any
 
 import torch
 from fastapi import FastAPI
+from ray.exceptions import RayActorError
 from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 
 from sicot import config, registry
+from sicot.bundle import Query
 from sicot.endpoint import api, server
+from sicot.endpoint.classes import Away
 from sicot.endpoint.export import Export
 from sicot.endpoint.served import Served
 from sicot.endpoint.telemetry import FLUSH_SECONDS, Telemetry
+from sicot.enrol import Conflict
+from sicot.errors import UserError
 
 log = logging.getLogger(__name__)
+
+LINGER = 2.0
+"""Seconds until a model that was replaced takes no more questions: a request asks as soon as it has met its model."""
 
 
 class Replica:
     """Has the model that answers now (see :class:`sicot.endpoint.api.Models`).
 
-    ``page`` is the package that holds the page's folder: each machine looks up its own copy.
+    ``page`` is the package that holds the page's folder: each machine looks up its own copy. ``teacher`` reaches the
+    one :class:`sicot.endpoint.teacher.Teacher`, where an alias is served.
     """
 
-    def __init__(self, settings: config.Serve, tracking_uri: str, page: str):
+    def __init__(self, settings: config.Serve, tracking_uri: str, page: str, teacher: DeploymentHandle | None = None):
         for handler in logging.getLogger("ray.serve").handlers:  # else bugs of ours stand in another file than requests
             logging.getLogger("sicot").addHandler(handler)
         torch.set_num_threads(1)  # threads that answer, with several of PyTorch's each, are far slower than with one
@@ -35,6 +49,7 @@ class Replica:
         if running:
             server.guard(running.http_config.host, settings)
         self.settings, self.tracking_uri, self.page = settings, tracking_uri, Path(str(files(page) / "page"))
+        self.teacher, self._taking_up = teacher, Lock()
         self.telemetry = Telemetry(settings, Export())
         self.now = self._served(registry.resolve(settings.model, tracking_uri))
         Thread(target=self._report, name="report", daemon=True).start()
@@ -53,25 +68,57 @@ class Replica:
             self.telemetry.flush(self.now.info, self.now.version)
             time.sleep(FLUSH_SECONDS)
 
-    def _follow(self) -> None:
-        """Take up what the alias means, whenever that is another version. What fails is tried again.
+    async def enrol(self, label: str, queries: Sequence[Query], who: str) -> Served:
+        """See :class:`sicot.endpoint.api.Models`."""
+        return await self._taught("enrol", label, queries, who)
+
+    async def withdraw(self, label: str, who: str) -> Served:
+        """See :class:`sicot.endpoint.api.Models`."""
+        return await self._taught("withdraw", label, who)
+
+    async def _taught(self, what: str, *given: Any) -> Served:
+        """The model after a change that the teacher was asked for."""
+        if self.teacher is None:
+            message = "never changes: serve an alias, such as models:/sicot@champion, to enrol products"
+            raise Conflict(f"{self.settings.model} {message}")
+        try:
+            outcome = await getattr(self.teacher, what).remote(*given)
+        except (RayActorError, RayServeException) as error:
+            raise Away("the process that changes the model ended: try again in a moment") from error
+        if isinstance(outcome, Exception):
+            raise outcome
+        try:
+            await asyncio.to_thread(self._take_up)
+        except UserError as error:
+            log.error("%s goes on serving: %s", self.now.uri, error, extra={"event": "model_kept"})
+            raise Away(f"{outcome} is registered but could not be taken up: try again in a moment") from error
+        return self.now
+
+    def _take_up(self) -> None:
+        """Serve what the alias means, if that is another version; else nothing happens.
 
         Requests that are under way are answered by the model that they met.
         """
+        with self._taking_up:
+            uri = registry.resolve(self.settings.model, self.tracking_uri)
+            if uri == self.now.uri:
+                return
+            before, self.now = self.now, self._served(uri)
+        log.warning("%s serves in place of %s", self.now.uri, before.uri, extra={"event": "model_changed"})
+        closing = Timer(LINGER, before.batches.close)
+        closing.daemon = True
+        closing.start()
+
+    def _follow(self) -> None:
+        """Take up whatever the alias comes to mean. What fails is tried again."""
         said = ""
         while True:
             time.sleep(self.settings.follow_seconds)
             try:
-                uri = registry.resolve(self.settings.model, self.tracking_uri)
-                if uri == self.now.uri:
-                    continue
-                before, self.now = self.now, self._served(uri)
+                self._take_up()
             except Exception as error:  # noqa: BLE001  a registry that is away, a bundle that is broken: serve on
                 if str(error) != said:
                     log.error("%s goes on serving: %s", self.now.uri, error, extra={"event": "model_kept"})
                 said = str(error)
-                continue
-            log.warning("%s serves in place of %s", self.now.uri, before.uri, extra={"event": "model_changed"})
-            said = ""
-            time.sleep(self.settings.max_seconds + 1)
-            before.batches.close()
+            else:
+                said = ""

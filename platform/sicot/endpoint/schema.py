@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 MAX_TITLE = 2000
 MAX_TAGS = 64
+MAX_CLASSES = 100
+"""Most labels that are found at once."""
 Tag = Annotated[str, Field(max_length=200)]
 Share = Annotated[
     float,
@@ -22,15 +24,13 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class Fields(Wire):
-    """What a client may say beside the photo."""
+class Words(Wire):
+    """What a client may say beside photos."""
 
     title: Annotated[str, Field(max_length=MAX_TITLE)] = ""
     """Title of the product, in any language."""
     tags: Annotated[list[Tag], Field(max_length=MAX_TAGS)] = []
     """Further words: the field once for each tag, or one comma-separated list."""
-    k: Annotated[int, Field(ge=1)] = 5
-    """How many ranked classes to answer with."""
 
     @field_validator("tags", mode="before")
     @classmethod
@@ -39,6 +39,23 @@ class Fields(Wire):
         if not isinstance(value, list):
             return value
         return [tag.strip() for part in value for tag in part.replace("，", ",").split(",") if tag.strip()]
+
+
+class Fields(Words):
+    """What a client may ask beside the photo."""
+
+    k: Annotated[int, Field(ge=1)] = 5
+    """How many ranked classes to answer with."""
+
+
+Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
+
+
+class Product(Words):
+    """A product to enrol, beside its photos."""
+
+    label: Label
+    """What it is called in answers; spaces around it are dropped."""
 
 
 class Model(Wire):
@@ -111,6 +128,39 @@ EXAMPLE = {
     "milliseconds": 18.4,
 }
 """A :class:`Recognition`, for /docs."""
+
+
+class Change(Wire):
+    """A product that was enrolled or withdrawn."""
+
+    label: str
+    """The product."""
+    model: Model
+    """The model that answers from now on."""
+    enrolled: int
+    """How many enrolled products it knows."""
+
+
+class Known(Wire):
+    """A class of the model."""
+
+    label: str
+    """The class."""
+    enrolled: bool
+    """Whether it was enrolled; the model was trained on the others."""
+    rows: int
+    """How many rows the model was trained on."""
+
+
+class Found(Wire):
+    """Classes of the model."""
+
+    model: Model
+    """Which model knows them."""
+    total: int
+    """How many labels there are with this in them."""
+    classes: list[Known]
+    """The first of them; labels that begin with it come before others."""
 
 
 class Limits(Wire):

@@ -10,6 +10,7 @@ import numpy as np
 from cachetools import LRUCache
 
 from sicot import bundle, config, registry
+from sicot.endpoint import schema
 from sicot.endpoint.batches import Batches
 from sicot.endpoint.telemetry import Telemetry
 
@@ -73,6 +74,15 @@ class Served:
         self.telemetry.took("model", seeing, len(items))
         self.telemetry.took("search", time.perf_counter() - begun - seeing, len(items))
         return answers
+
+    def find(self, part: str, most: int) -> tuple[int, list[schema.Known]]:
+        """How many labels have this in them, and the first classes of those; a million are searched in some 100 ms."""
+        classes = self.bundle.classes
+        total, found = classes.find(part, most)
+        return total, [
+            schema.Known(label=label, enrolled=each >= self.info.classes, rows=int(classes.count[each]))
+            for each, label in zip(found, classes.named(found), strict=True)
+        ]
 
     def _warm_up(self) -> None:
         """The first request should not pay for dictionaries and kernels."""

@@ -67,5 +67,7 @@ def deploy(application: Application) -> None:
 
 
 def stop() -> None:
-    """End Ray Serve and free its port; the Ray session stays up."""
+    """End Ray Serve and free its port, once requests that are under way are answered; the Ray session stays up."""
+    for name in serve.status().applications:
+        serve.delete(name)  # shutdown alone would end HAProxy first
     serve.shutdown()

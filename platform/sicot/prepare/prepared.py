@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
@@ -103,6 +104,15 @@ class Classes:
     def grouped(self, classes: Sequence[int] | np.ndarray) -> list[str]:
         """Groups of some classes: head, medium, tail or enrolled."""
         return self.table["group"].take(pa.array(classes, pa.int64())).to_pylist()
+
+    def find(self, part: str, most: int) -> tuple[int, list[int]]:
+        """How many labels have this in them, in either case, and the first classes of those.
+
+        Labels that begin with it come before others; else the order is the classes'.
+        """
+        found = pc.indices_nonzero(pc.match_substring(self.label, part, ignore_case=True)).to_numpy()
+        first = pc.starts_with(self.label, part, ignore_case=True).take(pa.array(found)).to_numpy(zero_copy_only=False)
+        return len(found), [*found[first][:most].tolist(), *found[~first][:most].tolist()][:most]
 
     @cached_property
     def count(self) -> np.ndarray:
