@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sicot import __version__, bundle, config
-from sicot.endpoint import body, errors, schema
+from sicot.endpoint import body, errors, pictures, schema
 from sicot.endpoint.errors import Problem
 from sicot.endpoint.keys import Gate, Keys
 from sicot.errors import UserError
@@ -48,6 +48,10 @@ class Model(Protocol):
 
     async def recognise(self, query: bundle.Query, k: int) -> bundle.Answer:
         """Raises BadImage, or UserError where there is nothing to go by."""
+        ...
+
+    def thumbnail(self, label: str) -> bytes | None:
+        """A small photo of a class, JPEG; None if there is none."""
         ...
 
 
@@ -152,6 +156,8 @@ def create(models: Models, settings: config.Serve, page: Path) -> FastAPI:
             metrics=info.metrics,
             limits=_limits(settings, info),
         )
+
+    pictures.add(app, models)
 
     @app.get("/healthz", tags=["health"])
     async def healthz() -> schema.Status:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from threading import Lock
 
 import numpy as np
 from cachetools import LRUCache
 
 from sicot import bundle, config, registry
 from sicot.endpoint.batches import Batches
+from sicot.prepare.images import BadImage
+
+PHOTOS = 2000
+"""Thumbnails that are kept once they were asked for."""
 
 
 class Served:
@@ -33,6 +38,8 @@ class Served:
         self.answered: LRUCache[tuple[bytes, str, tuple[str, ...], int], bundle.Answer] | None = (
             LRUCache(settings.cache) if settings.cache else None
         )
+        self._photos: LRUCache[tuple[str, str], bytes] = LRUCache(PHOTOS)
+        self._one = Lock()
         self._warm_up()
         self.batches = Batches(self.bundle.encode, self.bundle.answer, settings.max_batch, settings.threads)
 
@@ -45,6 +52,20 @@ class Served:
         if answer is None:
             answer = self.answered[key] = await self.batches.ask(query, k)
         return answer
+
+    def thumbnail(self, label: str) -> bytes | None:
+        """See :meth:`sicot.bundle.Bundle.thumbnail`; one at a time, since a kept photo may be a large one to decode."""
+        with self._one:
+            key = (self.info.digest, label)
+            found = self._photos.get(key)
+            if found is None:
+                try:
+                    found = self.bundle.thumbnail(label)
+                except BadImage:  # larger than this endpoint reads
+                    return None
+                if found is not None:
+                    self._photos[key] = found
+            return found
 
     def _warm_up(self) -> None:
         """The first request should not pay for dictionaries and kernels."""
