@@ -57,10 +57,10 @@ function answered(entry, page) {
   list.start = said.unknown ? 1 : 2;
   const best = match(entry, said.unknown ? null : rows[0]);
   const { name, version, digest } = said.model;
+  const summary = page.batch ? null : create("p", summarise(entry, before), "summary");
   return [
     best,
-    page.batch ? null : create("p", summarise(entry, before), "summary"),
-    others(list, page.batch && !said.unknown),
+    ...(said.unknown ? [list, summary] : [summary, others(list, page.batch)]),
     alone ? legend() : null,
     words(said),
     page.feedback ? feedback(entry, [...(said.unknown ? [] : [best]), ...list.children]) : null,
