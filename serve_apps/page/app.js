@@ -11,7 +11,7 @@ const ALONE = 100;        // ranks that a photo alone is compared by, where the 
 let about = null;         // the model, once the endpoint has told
 let limits = { max_bytes: 10_000_000, max_k: 100 };
 let entries = [];         // questions that stand on the page, see card.js
-let asking = null;        // AbortController of those on their way
+let running = null;       // what is on its way: { control: AbortController, left: how many }
 
 const page = { batch: false, feedback: false, retry: (entry) => run([entry]) };
 
@@ -38,6 +38,8 @@ function start() {
     $("amiss").textContent = error.message;
     return;
   }
+  running?.control.abort();
+  running = null;
   for (const { url } of entries) if (url) URL.revokeObjectURL(url);
   entries = asked.map((entry) => ({ ...entry, state: "waiting", element: create("article", undefined, "card result") }));
   page.batch = entries.length > 1;
@@ -49,12 +51,16 @@ function start() {
 }
 
 async function run(chosen) {
-  asking?.abort();
-  const mine = (asking = new AbortController());
+  const mine = (running ??= { control: new AbortController(), left: 0 });  // one may be tried again beside the others
+  mine.left += chosen.length;
   for (const entry of chosen) set(entry, { state: "waiting", error: null, seconds: 0 });
   busy(true);
-  await inTurn(chosen, WIDTH, (entry) => answer(entry, mine.signal));
-  if (asking !== mine) return;
+  await inTurn(chosen, WIDTH, async (entry) => {
+    await answer(entry, mine.control.signal);
+    mine.left--;
+  });
+  if (running !== mine || mine.left) return;
+  running = null;
   busy(false);
   if (page.batch) announce($("progress-text").textContent);
 }
@@ -65,11 +71,11 @@ async function answer(entry, signal) {
     set(entry, { state: "asking" });
     const photo = entry.file && (await lighter(entry.file, limits));
     const wait = (seconds) => set(entry, { seconds });
-    // a courtesy, for which the answer does not wait longer than for itself: what the photo alone would have said
+    // what the photo alone would have said is a courtesy: asked once, and the answer stands without it
     const compare = photo && (entry.title || entry.tags) && !page.batch;
     const [said, alone] = await Promise.all([
-      post("/v1/recognize", question({ ...entry, photo }), signal, wait),
-      compare ? post("/v1/recognize", question({ photo, k: Math.min(ALONE, limits.max_k) }), signal).catch(() => null) : null,
+      post("/v1/recognize", question({ ...entry, photo }), { signal, wait }),
+      compare ? post("/v1/recognize", question({ photo, k: Math.min(ALONE, limits.max_k) }), { signal, attempts: 1 }).catch(() => null) : null,
     ]);
     set(entry, { state: "done", said, alone });
     if (!page.batch) announce(told(said));
@@ -132,7 +138,7 @@ $("title").addEventListener("keydown", (event) => {
     $("ask").requestSubmit();
   }
 });
-$("stop").addEventListener("click", () => asking?.abort());
+$("stop").addEventListener("click", () => running?.control.abort());
 $("again").addEventListener("click", () => run(entries.filter(({ state }) => state === "failed")));
 $("over").addEventListener("click", () => {
   forget();

@@ -18,25 +18,25 @@ export class Refused extends Error {
 const pause = (seconds, signal) =>
   new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, seconds * 1000);
-    signal.addEventListener("abort", () => {
+    signal?.addEventListener("abort", () => {
       clearTimeout(timer);
       reject(signal.reason);
     });
   });
 
 // Send a form; on 503 again after Retry-After. `wait` is told the seconds, and null once it asks again.
-export async function post(path, body, signal, wait = () => {}) {
+export async function post(path, body, { signal, wait = () => {}, attempts = ATTEMPTS } = {}) {
   for (let attempt = 1; ; attempt++) {
     let response, said;
     try {
       response = await fetch(path, { method: "POST", body, signal });
       said = await response.json().catch(() => ({}));  // the wall in front of the endpoint speaks plain text
     } catch (error) {
-      if (signal.aborted) throw error;
+      if (signal?.aborted) throw error;
       throw new Refused("network", error.message);
     }
     if (response.ok) return said;
-    if (response.status !== 503 || attempt === ATTEMPTS) {
+    if (response.status !== 503 || attempt === attempts) {
       throw new Refused(response.status === 503 ? "full" : said.error?.code, said.error?.message ?? response.statusText);
     }
     const seconds = Math.min(LONGEST, Math.max(1, Number(response.headers.get("Retry-After")) || 1));

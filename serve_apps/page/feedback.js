@@ -2,7 +2,7 @@
 
 import { lighter, post, question } from "./ask.js";
 import { announce, button, create } from "./elements.js";
-import { t } from "./language.js";
+import { known, t } from "./language.js";
 
 const SUGGESTIONS = 8, TYPING = 200;  // ms of rest before labels are looked up
 let number = 0;
@@ -28,6 +28,7 @@ function ask(made, entry, rows) {
 function pick(made, entry, rows) {
   const stop = () => {
     for (const each of entry.element.querySelectorAll(".this-one")) each.remove();
+    entry.element.onkeydown = null;
     ask(made, entry, rows);
     made.querySelectorAll("button")[entry.said.unknown ? 0 : 1].focus();
   };
@@ -41,7 +42,7 @@ function pick(made, entry, rows) {
   const folded = entry.element.querySelector("details");
   if (folded) folded.open = true;
   made.replaceChildren(create("p", t("pick_hint"), "pick-hint"), button(t("cancel"), "button", stop));
-  entry.element.onkeydown = (event) => event.key === "Escape" && made.isConnected && stop();
+  entry.element.onkeydown = (event) => event.key === "Escape" && stop();
   announce(t("pick_hint"));
   entry.element.querySelector(".this-one").focus();
 }
@@ -93,12 +94,13 @@ async function tell(made, entry, outcome, label) {
     const photo = asked.file && (await lighter(asked.file, asked.limits));
     const body = question({ photo, title: asked.title, tags: asked.tags });
     for (const [field, value] of Object.entries({ request_id: entry.said.request_id, outcome, label })) body.append(field, value);
-    await post("/v1/feedback", body, new AbortController().signal);
+    await post("/v1/feedback", body);
   } catch (error) {
     for (const each of entry.element.querySelectorAll(".feedback button, .this-one")) each.disabled = false;
     made.querySelector(".not-sent")?.remove();
-    made.append(create("p", t("not_sent", { message: error.message }), "not-sent"));
-    announce(t("not_sent", { message: error.message }));
+    const message = t("not_sent", { message: known(error.code) ? t(error.code) : error.message });
+    made.append(create("p", message, "not-sent"));
+    announce(message);
     return;
   }
   entry.noted = { outcome, label };

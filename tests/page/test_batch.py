@@ -104,6 +104,21 @@ def test_a_batch_can_be_stopped_and_taken_up_again(page: Page):
     expect(page.locator("#again")).to_be_hidden()
 
 
+def test_one_photo_is_tried_again_while_the_others_go_on(page: Page):
+    held: list[Route] = []
+    page.route("**/v1/recognize", lambda route: held.append(route) if len(held) < 3 else route.continue_())
+    page.set_input_files("#photo", [jpeg(seed=seed) for seed in range(3)])  # type: ignore[misc]
+    page.click("#go")
+    expect(page.locator(".result[data-state=asking]")).to_have_count(3)
+    held[1].abort()
+    page.locator(".result").nth(1).get_by_role("button", name="Try again").click()
+    expect(page.locator(".result").nth(1)).to_have_attribute("data-state", "done")
+    expect(page.locator("#ask")).to_have_attribute("aria-busy", "true")
+    for route in (held[0], held[2]):
+        route.continue_()
+    answered(page, 3)
+
+
 def test_a_photo_that_is_too_large_is_made_smaller_first(page: Page):
     noise = np.random.default_rng(0).integers(0, 256, (900, 1400, 3)).astype(np.uint8)
     file = io.BytesIO()
