@@ -42,7 +42,9 @@ function pick(made, entry, rows) {
   const folded = entry.element.querySelector("details");
   if (folded) folded.open = true;
   made.replaceChildren(create("p", t("pick_hint"), "pick-hint"), button(t("cancel"), "button", stop));
-  entry.element.onkeydown = (event) => event.key === "Escape" && stop();
+  entry.element.onkeydown = (event) => {
+    if (event.key === "Escape") stop();  // and nothing is returned: false would swallow the key
+  };
   announce(t("pick_hint"));
   entry.element.querySelector(".this-one").focus();
 }
@@ -67,7 +69,9 @@ function name(made, entry, rows) {
     event.preventDefault();
     if (input.value.trim()) tell(made, entry, "corrected", input.value.trim());
   });
-  form.onkeydown = (event) => event.key === "Escape" && stop();
+  form.onkeydown = (event) => {
+    if (event.key === "Escape") stop();
+  };
   const line = create("div", undefined, "choices");
   line.append(input, send, button(t("cancel"), "button", stop));
   form.append(label, line, list);

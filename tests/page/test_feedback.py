@@ -65,7 +65,7 @@ def test_the_right_product_is_chosen_among_the_ranked_and_the_photo_goes_with_it
     expect(asks.locator(".this-one").first).to_be_focused()
     shot(asks, "choose")
     label = asks.locator(".ranked .label").nth(1).inner_text()
-    asks.get_by_role("button", name=f"This one: {label}").click()
+    asks.get_by_role("button", name=f"This one: {label}").press("Enter")
     expect(asks.locator(".thanks")).to_have_text(f"Thank you. Noted: it is {label}.")
     expect(asks.locator(".this-one")).to_have_count(0)
     (form,) = told
