@@ -83,7 +83,7 @@ def test_the_same_model_has_the_same_digest_and_metrics_do_not_change_it(tmp_pat
     assert first.digest == second.digest == Bundle.load(bundle_folder(tmp_path)).info.digest
 
 
-@pytest.mark.parametrize("name", bundle.FILES)
+@pytest.mark.parametrize("name", [*bundle.FILES, "thumbnails.parquet"])
 def test_a_changed_or_missing_file_is_refused_by_name(tiny_bundle: str, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, folder)
@@ -111,7 +111,7 @@ def test_no_bundle_or_one_of_another_version_is_told(tiny_bundle: str, tmp_path:
 
 def test_a_bundle_holds_no_pickle_and_no_path_of_the_machine_that_made_it(tiny_bundle: str) -> None:
     names = sorted(path.name for path in Path(tiny_bundle).iterdir())
-    assert names == sorted([*bundle.FILES, "bundle.json"])
+    assert names == sorted([*bundle.FILES, "bundle.json", "thumbnails.parquet"])
     assert json.loads(Path(tiny_bundle, "bundle.json").read_text())["model"]["visual"]["weights"] is None
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from sicot import bundle, enrol
+from sicot import enrol
 from sicot.bundle import Bundle, Query
 from sicot.catalogue.schema import ROW
 from sicot.enrolled import FILES, MOST_BYTES
@@ -92,7 +92,7 @@ def test_a_saved_bundle_answers_the_same_and_is_checked(knowing: Bundle, tmp_pat
     assert loaded.classes.group.tolist()[6:] == ["enrolled"] * 3
     queries = [Query(photo(label, 7), title) for label in (*NEW, *LABELS) for title in ("", "red mug")]
     assert loaded.predict(queries) == knowing.predict(queries)
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {*bundle.FILES, *FILES, "bundle.json"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {*knowing.info.made, *FILES, "bundle.json"}
     for name in FILES:
         content = (tmp_path / "new" / name).read_bytes()
         (tmp_path / "new" / name).write_bytes(content[:-1] + b"x")

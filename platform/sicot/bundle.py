@@ -7,6 +7,7 @@
     enrolled.*              products that it knows without training, if there are any: see :mod:`sicot.enrolled`
     index.faiss             where there are very many classes, what answers are looked up in: see :mod:`sicot.index`
     engine.*                the visual network as processors run it fastest, see :mod:`sicot.engine`; can be missing
+    thumbnails.parquet      a small photo of each class, see :mod:`sicot.thumbnails`; can be missing
 
 JSON, Parquet and safetensors only, arrays that faiss reads and a graph that OpenVINO reads: loading a bundle never runs
 code from it. Evaluation, batch jobs and the endpoint all answer through :class:`Bundle`.
@@ -22,20 +23,21 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sicot import config, engine, enrolled, index, storage
+from sicot import config, engine, enrolled, index, storage, thumbnails
+from sicot.answer import Answer, Item, Query, Ranked, Top, Word
 from sicot.drift import Scores
 from sicot.engine import Engine
 from sicot.enrolled import Enrolled
@@ -47,6 +49,7 @@ from sicot.model.recognizer import SICoT
 from sicot.prepare import images
 from sicot.prepare.prepared import ENROLLED, Classes, PreparedSet
 from sicot.prepare.text import Vocabulary, tokenise
+from sicot.thumbnails import Thumbnails
 
 VERSION = 2
 FILES = ("weights.safetensors", "classes.parquet", "vocabulary.parquet")
@@ -93,74 +96,13 @@ class Info(BaseModel):
     @property
     def made(self) -> tuple[str, ...]:
         """The files that training made: all but what is enrolled."""
-        return (*FILES, *((index.FILE,) if self.index else ()), *(engine.FILES if self.engine else ()))
+        shown = (thumbnails.FILE,) if thumbnails.FILE in self.files else ()
+        return (*FILES, *((index.FILE,) if self.index else ()), *(engine.FILES if self.engine else ()), *shown)
 
     @property
     def ranks(self) -> int:
         """Most classes that an answer can rank."""
         return min(self.index["candidates"], self.classes) if self.index else self.classes + self.enrolled
-
-
-@dataclass(frozen=True)
-class Query:
-    """What a person asks, or gives for a product to be enrolled: a photo, words, or both."""
-
-    image: bytes | None = None
-    title: str = ""
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Item:
-    """A query made ready for the model: decoded, tokenised."""
-
-    image_HW3: np.ndarray | None
-    tokens: list[str]
-    words: list[int]
-
-
-@dataclass(frozen=True)
-class Top:
-    """The best classes of a batch: probabilities p_BK, the classes_BK they are of, and the attention a_BS, if any."""
-
-    p_BK: Tensor
-    classes_BK: Tensor
-    a_BS: Tensor | None
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A class and its probability."""
-
-    label: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word of the query and the share of attention it got; unknown words get none."""
-
-    token: str
-    weight: float
-    known: bool
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Classes by falling probability, and which words were believed."""
-
-    ranked: list[Ranked]
-    score: float
-    """How sure the answer is: the first class's probability."""
-    unknown: bool
-    """No known product is sure enough: the score is below the threshold of this way of asking."""
-    words: list[Word]
-    no_word: float
-    """Attention on the null word: the share of "none of these words helps"; 1 if there are no words."""
-    regime: str = ""
-    """How it was asked: image, image_text or text."""
-    group: str = ""
-    """Of the first class: head, medium, tail or enrolled."""
 
 
 class Bundle:
@@ -176,9 +118,11 @@ class Bundle:
         enrolled: Enrolled,
         index: Index | None = None,
         engine: Engine | None = None,
+        photos: Thumbnails | None = None,
     ):
         self.folder, self.info, self.model, self.vocabulary = folder, info, model.eval(), words
         self.trained, self.enrolled, self.index, self.engine = trained, enrolled, index, engine
+        self.photos = photos or Thumbnails.none()
         self.classes = _all_classes(trained, enrolled.labels)
         self.device = model.log_prior_C.device
         self._rows_2ED = enrolled.rows_2ED.to(self.device)
@@ -223,7 +167,8 @@ class Bundle:
         except RuntimeError as error:
             raise UserError(f"{root / index.FILE} is no index: fetch the bundle again") from error
         network = Engine(root, info.engine["precision"], streams) if info.engine else None
-        return cls(str(root), info, model, classes, Vocabulary(words), products, lookup, network)
+        photos = Thumbnails.read(root) if thumbnails.FILE in info.files else None
+        return cls(str(root), info, model, classes, Vocabulary(words), products, lookup, network, photos)
 
     def to(self, device: str | torch.device) -> Bundle:
         """Answer on another device."""
@@ -244,6 +189,13 @@ class Bundle:
         if item.image_HW3 is None:
             return "text"
         return "image_text" if self.info.model.uses_words and any(item.words) else "image"
+
+    def thumbnail(self, label: str) -> bytes | None:
+        """A small photo of a class, JPEG; None if there is no such class, or no photo of it. Raises BadImage."""
+        kept = [row["image"] for row in self.enrolled.of(label) if row["image"]]
+        if kept:
+            return thumbnails.small(kept[0], self.info.images)
+        return self.photos.of(pc.index(self.trained.label, label).as_py())
 
     def decode(self, photo: bytes) -> np.ndarray:
         """Encoded photo → uint8 [H, W, 3]. Raises :class:`sicot.prepare.images.BadImage`."""
@@ -417,6 +369,8 @@ def write(
             except ValueError as error:
                 print(f"{error}: photos will be seen by PyTorch", flush=True)
         save_file(state, root / "weights.safetensors")
+        if len(prepared.classes) <= thumbnails.MOST:
+            storage.write_table(str(root / thumbnails.FILE), thumbnails.make(prepared))
         for file in ("classes.parquet", "vocabulary.parquet"):
             (root / file).write_bytes(storage.read_bytes(f"{prepared.root}/{file}"))
         # weights are pinned to no file or name on this machine: the bundle carries them

@@ -237,4 +237,6 @@ def _knowing(base: Bundle, products: Enrolled) -> Bundle:
     changed = {"enrolled": len(products), "files": files, "metrics": {}, "created": bundle.now()}
     info = base.info.model_copy(update=changed)
     info.digest = bundle.digest_of(info)
-    return Bundle(base.folder, info, base.model, base.trained, base.vocabulary, products, engine=base.engine)
+    return Bundle(
+        base.folder, info, base.model, base.trained, base.vocabulary, products, engine=base.engine, photos=base.photos
+    )

@@ -60,7 +60,11 @@ for (const [path, operations] of Object.entries(description.paths)) {
     const good = Object.keys(operation.responses).find((status) => status.startsWith("2"));
     const answer = operation.responses[good].content?.["application/json"];
     if (answer) card.append(create("h3", "Answer"), table(rows(answer.schema)));
-    if (answer?.example) card.append(create("pre", JSON.stringify(answer.example, null, 2)));
+    if (answer?.example) {
+      const example = create("pre", JSON.stringify(answer.example, null, 2));
+      example.tabIndex = 0;  // it scrolls sideways, by keyboard too
+      card.append(example);
+    }
     const failures = Object.entries(operation.responses).filter(([status]) => status !== good);
     if (failures.length) card.append(create("h3", "Errors"), table(failures.map(([status, it]) => [status, "", it.description])));
     main.append(card);

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sicot import __version__, bundle, config
-from sicot.endpoint import body, classes, errors, schema
+from sicot.endpoint import body, classes, errors, pictures, schema
 from sicot.endpoint.errors import Problem
 from sicot.endpoint.keys import Gate, Keys
 from sicot.endpoint.telemetry import Telemetry
@@ -51,6 +51,10 @@ class Model(Protocol):
 
     def find(self, part: str, most: int) -> tuple[int, list[schema.Known]]:
         """How many labels have this in them, and the first of those."""
+        ...
+
+    def thumbnail(self, label: str) -> bytes | None:
+        """A small photo of a class, JPEG; None if there is none."""
         ...
 
 
@@ -172,6 +176,7 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
         )
 
     classes.add(app, models, settings, Places(classes.WAITING), Places(classes.WAITING))
+    pictures.add(app, models)
 
     @app.get("/healthz", tags=["health"])
     async def healthz() -> schema.Status:

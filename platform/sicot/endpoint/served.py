@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
 from cachetools import LRUCache
@@ -13,6 +14,10 @@ from sicot import bundle, config, registry
 from sicot.endpoint import schema
 from sicot.endpoint.batches import Batches
 from sicot.endpoint.telemetry import Telemetry
+from sicot.prepare.images import BadImage
+
+PHOTOS = 2000
+"""Thumbnails that are kept once they were asked for."""
 
 
 class Served:
@@ -38,6 +43,8 @@ class Served:
         self.answered: LRUCache[tuple[bytes, str, tuple[str, ...], int], bundle.Answer] | None = (
             LRUCache(settings.cache) if settings.cache else None
         )
+        self._photos: LRUCache[tuple[str, str], bytes] = LRUCache(PHOTOS)
+        self._one = Lock()
         self._warm_up()
         self.batches = Batches(self._decode, self._answer, settings.max_batch, settings.threads, self.telemetry)
 
@@ -83,6 +90,20 @@ class Served:
             schema.Known(label=label, enrolled=each >= self.info.classes, rows=int(classes.count[each]))
             for each, label in zip(found, classes.named(found), strict=True)
         ]
+
+    def thumbnail(self, label: str) -> bytes | None:
+        """See :meth:`sicot.bundle.Bundle.thumbnail`; one at a time, since a kept photo may be a large one to decode."""
+        with self._one:
+            key = (self.info.digest, label)
+            found = self._photos.get(key)
+            if found is None:
+                try:
+                    found = self.bundle.thumbnail(label)
+                except BadImage:  # larger than this endpoint reads
+                    return None
+                if found is not None:
+                    self._photos[key] = found
+            return found
 
     def _warm_up(self) -> None:
         """The first request should not pay for dictionaries and kernels."""
