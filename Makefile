@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.runtime
 READY_DEV := $(VENV)/.development
 DATA ?= $(SICOT_DATA)
-DEBIAN := chromium fonts-noto-cjk wrk
+DEBIAN := chromium fonts-noto-cjk postgresql wrk
 
 # the first Python that is new enough and can make an environment; override with make PYTHON=/path/to/python
 PYTHON ?= $(shell for each in python3.11 python3.12 python3 python; do \

@@ -152,6 +152,8 @@ class Answer:
     words: list[Word]
     no_word: float
     """Attention on the null word: the share of "none of these words helps"; 1 if there are no words."""
+    shots: str = ""
+    """head, medium, tail or enrolled: how many training rows the first class had."""
 
 
 class Bundle:
@@ -334,10 +336,11 @@ class Bundle:
             worded = v_BD is None or any(any(item.words) for item in batch)  # else words would change nothing
             top = self.top(v_BD, self.pad([item.words for item in batch]) if worded else None, k)
             labels = self.classes.named(top.classes_BK.flatten().tolist())
+            shots = self.classes.shots(top.classes_BK[:, 0].tolist())
             p, weights = top.p_BK.tolist(), top.a_BS.tolist() if top.a_BS is not None else [None] * len(batch)
             for row, i in enumerate(chosen):
                 named = labels[row * len(p[row]) : (row + 1) * len(p[row])]
-                answers[i] = self._answer(batch[row], p[row], named, weights[row])
+                answers[i] = self._answer(batch[row], p[row], named, weights[row], shots[row])
         return [answers[i] for i in range(len(items))]
 
     def predict(self, queries: Sequence[Query], k: int = 5) -> list[Answer]:
@@ -348,7 +351,7 @@ class Bundle:
         """Word ids of several products → words_BT, int64, filled up with 0 = no word."""
         return pad(words, self.info.text.max_words)
 
-    def _answer(self, item: Item, p: list[float], labels: list[str], weights: list[float] | None) -> Answer:
+    def _answer(self, item: Item, p: list[float], labels: list[str], weights: list[float] | None, shots: str) -> Answer:
         ranked = [Ranked(label, each) for label, each in zip(labels, p, strict=True)]
         shares = weights[: len(item.words)] if weights else [0.0] * len(item.words)
         words = [
@@ -356,7 +359,7 @@ class Bundle:
             for token, share, word in zip(item.tokens, shares, item.words, strict=True)
         ]
         unknown = p[0] < self.info.threshold[self.regime(item)]
-        return Answer(ranked, p[0], unknown, words, no_word=weights[-1] if weights else 1.0)
+        return Answer(ranked, p[0], unknown, words, weights[-1] if weights else 1.0, shots)
 
 
 def write(

@@ -473,6 +473,15 @@ class Serve(Section):
     """Most ranked classes a request may ask for."""
     cache: Annotated[int, Field(ge=0)] = 1000
     """Answers that a process keeps for requests that come again; 0 keeps none."""
+    challenger: str | None = None
+    """Model that is tried beside `model`, such as models:/sicot@challenger, which is followed likewise: while nothing
+    has the alias, or the champion itself has it, everybody is answered by the champion. Takes the memory of a model."""
+    challenger_share: Share = 0.1
+    """Share of visitors, as named by the header X-Visitor-ID, whom the challenger answers, always the same ones; of
+    requests without that header, the same share."""
+    feedback: str | None = None
+    """Database that keeps answers and what clients say of them: sqlite:///feedback.db, where all replicas are on one
+    machine, or postgresql://user@host/name (the password can come from ~/.pgpass). Without one, neither is kept."""
 
 
 class Tune(Section):
@@ -534,6 +543,13 @@ class Job(BaseSettings):
         if "://" in self.storage:
             raise UserError("track.uri is needed when storage is a URI: name your MLflow server")
         return f"sqlite:///{Path(self.storage).absolute() / 'mlflow.db'}"
+
+    @property
+    def feedback_url(self) -> str | None:
+        """The database of answers and feedback on this machine: a SQLite file in a local `storage`, else None."""
+        if "://" in self.storage:
+            return None
+        return f"sqlite:///{Path(self.storage).absolute() / 'feedback.db'}"
 
 
 class Experiment(Job):

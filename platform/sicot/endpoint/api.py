@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sicot import __version__, bundle, config
-from sicot.endpoint import body, errors, schema
+from sicot.endpoint import arms, body, errors, feedback, journal, schema
 from sicot.endpoint.errors import Problem
 from sicot.endpoint.keys import Gate, Keys
 from sicot.errors import UserError
@@ -34,8 +34,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "geolocation=(), microphone=()",
 }
-STATUS = {"image_too_large": 413, "image_type": 415}
-"""HTTP status of a bad photo by its reason; 400 for the others."""
 RETRY_AFTER = 1
 
 
@@ -57,6 +55,11 @@ class Models(Protocol):
     @property
     def now(self) -> Model:
         """The model that answers now; another one may at any time."""
+        ...
+
+    @property
+    def challenger(self) -> Model | None:
+        """The one that is tried now, if there is one; asked for where the settings name one."""
         ...
 
 
@@ -89,7 +92,9 @@ def create(models: Models, settings: config.Serve, page: Path) -> FastAPI:
 
     :class:`UserError` if the file of keys is none.
     """
+    written = journal.of(settings)
     app = FastAPI(
+        lifespan=journal.closing(written),
         title="sicot",
         version=__version__,
         description="Recognise products from a photo, from words, or from both.",
@@ -100,6 +105,7 @@ def create(models: Models, settings: config.Serve, page: Path) -> FastAPI:
     app.add_middleware(Envelope)
     errors.install(app)
     free = Places(places(settings))
+    feedback.add(app, models, settings, written, Places(feedback.PLACES))
 
     @app.post(
         "/v1/recognize",
@@ -117,17 +123,21 @@ def create(models: Models, settings: config.Serve, page: Path) -> FastAPI:
         start = time.perf_counter()
         async with free.take():
             photo, fields = await body.read(request, settings.max_bytes)
-            model = models.now  # not before: the body may have taken longer than the model stays
-            limits = _limits(settings, model.info)
+            visitor = arms.visitor(request.headers)
+            # not before: the body may have taken longer than the model stays
+            arm, model = arms.choose(models, settings, visitor or request.state.request_id)
+            limits = _limits(settings, models.now.info)
             if fields.k > limits.max_k:
                 raise Problem(422, "bad_field", f"k: must be at most {limits.max_k}")
             if photo is None and not fields.title.strip() and not fields.tags:
                 raise Problem(422, "bad_field", "image: send a photo, a title or tags")
             query = bundle.Query(photo, fields.title, tuple(fields.tags))
             answer = await _answered(model, query, fields.k, settings.max_seconds)
+        journal.note(written, request.state.request_id, arm, model, visitor, answer)
         said = schema.Recognition(
             request_id=request.state.request_id,
             model=_named(model),
+            arm=arm,
             milliseconds=round((time.perf_counter() - start) * 1000, 1),
             ranked=[schema.Class(**vars(each)) for each in answer.ranked],
             score=answer.score,
@@ -151,6 +161,8 @@ def create(models: Models, settings: config.Serve, page: Path) -> FastAPI:
             index=info.index,
             metrics=info.metrics,
             limits=_limits(settings, info),
+            feedback=written is not None,
+            challenger=_named(rival) if (rival := arms.rival(models, settings)) else None,
         )
 
     @app.get("/healthz", tags=["health"])
@@ -196,8 +208,7 @@ async def _answered(model: Model, query: bundle.Query, k: int, seconds: float) -
         message = f"no answer within {seconds:g} seconds: try again in a moment"
         raise Problem(503, "slow", message, {"Retry-After": str(RETRY_AFTER)}) from error
     except BadImage as error:
-        code = error.reason if error.reason in STATUS else "image_unreadable"
-        raise Problem(STATUS.get(error.reason, 400), code, f"image: {error}") from error
+        raise errors.bad_image(error) from error
     except UserError as error:
         raise Problem(422, "bad_field", str(error)) from error
 
@@ -256,5 +267,6 @@ def request_body(limits: schema.Limits) -> dict[str, Any]:
         "parameters": [
             {"name": name, "in": "query", "schema": field, "description": "With the photo as the body only."}
             for name, field in fields.items()
-        ],
+        ]
+        + [arms.PARAMETER],
     }

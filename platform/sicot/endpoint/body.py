@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from starlette.datastructures import ImmutableMultiDict, UploadFile
@@ -13,11 +15,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from sicot.endpoint.errors import Problem, bad_field
-from sicot.endpoint.schema import Fields
+from sicot.endpoint.schema import Fields, Wire
 
 SECONDS = 30.0
 """A body that takes longer to arrive is given up: slow senders must not keep others out."""
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+F = TypeVar("F", bound=Wire)
 
 
 async def read(request: Request, max_bytes: int) -> tuple[bytes | None, Fields]:
@@ -25,19 +28,37 @@ async def read(request: Request, max_bytes: int) -> tuple[bytes | None, Fields]:
 
     :class:`Problem` 400, 408, 413, 415 or 422. Reading stops at ``max_bytes``, whatever the header promised.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    counted = _limited(request, max_bytes)
+    kind = _kind(request)
+    if kind in FORMS:
+        return await read_form(request, max_bytes, Fields)
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        async with _arriving():
+            return await _limited(request, max_bytes).body(), _fields(request.query_params, Fields)
+    raise Problem(415, "body_type", "send multipart/form-data with an image, or the photo itself as image/jpeg")
+
+
+async def read_form(request: Request, max_bytes: int, fields: type[F]) -> tuple[bytes | None, F]:
+    """Photo and fields of a form. Raises what :func:`read` raises."""
+    if _kind(request) not in FORMS:
+        raise Problem(415, "body_type", "send a form: multipart/form-data, or urlencoded where there is no photo")
+    async with _arriving():
+        return await _form(_limited(request, max_bytes), fields)
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+@asynccontextmanager
+async def _arriving() -> AsyncIterator[None]:
+    """A body that does not arrive becomes a :class:`Problem`."""
     try:
         async with asyncio.timeout(SECONDS):
-            if kind in FORMS:
-                return await _form(counted)
-            if kind.startswith("image/") or kind == "application/octet-stream":
-                return await counted.body(), _fields(request.query_params)
+            yield
     except TimeoutError as error:
         raise Problem(408, "timeout", f"the body did not arrive within {SECONDS:g} seconds") from error
     except ClientDisconnect as error:
         raise Problem(400, "bad_body", "the body ended early") from error
-    raise Problem(415, "body_type", "send multipart/form-data with an image, or the photo itself as image/jpeg")
 
 
 def _limited(request: Request, max_bytes: int) -> Request:
@@ -59,7 +80,7 @@ def _limited(request: Request, max_bytes: int) -> Request:
     return Request(request.scope, receive)
 
 
-async def _form(request: Request) -> tuple[bytes | None, Fields]:
+async def _form(request: Request, fields: type[F]) -> tuple[bytes | None, F]:
     try:
         async with request.form(max_files=1, max_fields=100) as form:
             photo = form.get("image")
@@ -69,14 +90,15 @@ async def _form(request: Request) -> tuple[bytes | None, Fields]:
                     image = await photo.read()
             elif photo:
                 raise Problem(422, "bad_field", "image: must be a file")
-            return image, _fields(ImmutableMultiDict([item for item in form.multi_items() if item[0] != "image"]))
+            others = ImmutableMultiDict([item for item in form.multi_items() if item[0] != "image"])
+            return image, _fields(others, fields)
     except Problem:
         raise
     except (MultiPartException, HTTPException) as error:
         raise Problem(400, "bad_body", "the form cannot be parsed, or has too many parts") from error
 
 
-def _fields(given: ImmutableMultiDict[str, Any]) -> Fields:
+def _fields(given: ImmutableMultiDict[str, Any], fields: type[F]) -> F:
     """Validated fields; 422 for one that is unknown, given twice, a file, or out of range."""
     values: dict[str, Any] = {}
     for name in given:
@@ -87,6 +109,6 @@ def _fields(given: ImmutableMultiDict[str, Any]) -> Fields:
             raise Problem(422, "bad_field", f"{name}: must be text, not a file")
         values[name] = several if name == "tags" else several[0]
     try:
-        return Fields.model_validate(values)
+        return fields.model_validate(values)
     except ValidationError as error:
-        raise bad_field(error) from error
+        raise bad_field(error, fields) from error

@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from sicot.endpoint.schema import Error
+from sicot.endpoint.schema import Error, Wire
+from sicot.prepare.images import BadImage
 
 ERRORS: dict[int, str] = {
     400: "`image_unreadable`: the photo is damaged or empty. `bad_body`: the form cannot be parsed.",
@@ -23,6 +24,8 @@ ERRORS: dict[int, str] = {
     500: "`internal`: a bug of ours; `request_id` finds it in the log.",
     503: "`full`: too many requests are waiting. `slow`: no answer in time. Try again after `Retry-After` seconds.",
 }
+STATUS = {"image_too_large": 413, "image_type": 415}
+"""HTTP status of a bad photo by its reason; 400 for the others."""
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Error, "description": text} for status, text in ERRORS.items()
 }
@@ -36,13 +39,22 @@ class Problem(HTTPException):
         self.code = code
 
 
-def bad_field(error: ValidationError) -> Problem:
+def bad_field(error: ValidationError, fields: type[Wire]) -> Problem:
     """The first thing that is wrong with the fields."""
     first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else "field"
+    if not first["loc"]:  # ours, and it names the field
+        return Problem(422, "bad_field", first["msg"].removeprefix("Value error, "))
+    name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        return Problem(422, "bad_field", f"{name}: there is no such field; there are image, title, tags, k")
+        there = ", ".join(["image", *fields.model_fields])
+        return Problem(422, "bad_field", f"{name}: there is no such field; there are {there}")
     return Problem(422, "bad_field", f"{name}: {first['msg']}")
+
+
+def bad_image(error: BadImage) -> Problem:
+    """What is wrong with the photo."""
+    code = error.reason if error.reason in STATUS else "image_unreadable"
+    return Problem(STATUS.get(error.reason, 400), code, f"image: {error}")
 
 
 def answer(request_id: str, status: int, code: str, message: str, headers: Any = None) -> JSONResponse:

@@ -100,6 +100,10 @@ class Classes:
         """Labels of some classes."""
         return self.label.take(pa.array(classes, pa.int64())).to_pylist()
 
+    def shots(self, classes: Sequence[int]) -> list[str]:
+        """head, medium or tail of some classes."""
+        return self.table["group"].take(pa.array(classes, pa.int64())).to_pylist()
+
     @cached_property
     def count(self) -> np.ndarray:
         """Training rows of each class, int64 [C]."""
