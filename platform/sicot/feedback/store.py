@@ -123,6 +123,11 @@ class Store:
     def open(cls, url: str) -> Store:
         """The database, asked and made ready. :class:`UserError` if it does not answer."""
         store = cls(url)
+        if store.engine.dialect.name == "sqlite":
+            try:
+                Path(store.engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"the database {store.name} cannot be made: {error.strerror}") from error
         with store.answering():
             _ = store.salt
         return store
@@ -146,8 +151,6 @@ class Store:
     @cached_property
     def salt(self) -> bytes:
         """Of the visitors' hashes. Makes tables where there are none; :class:`UserError` if there are other ones."""
-        if self.engine.url.get_backend_name() == "sqlite":
-            Path(self.engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
         with self.engine.begin() as connection:
             if connection.dialect.name == "postgresql":  # two that make the same table at once would both fail
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(0x51C07)))
