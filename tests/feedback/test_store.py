@@ -125,7 +125,7 @@ def test_a_database_that_was_made_by_another_version_is_refused(store: Store, ur
 
 @pytest.mark.parametrize("wrong", ["", "feedback.db", "sqlite://", "sqlite:///:memory:", "mysql://host/db", "auto"])
 def test_what_is_no_database_is_refused(wrong: str) -> None:
-    with pytest.raises(UserError, match="write sqlite:///file.db or postgresql://"):
+    with pytest.raises(UserError, match=r"write sqlite:///file\.db or postgresql://"):
         Store(wrong)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -54,6 +56,16 @@ def test_a_visitor_stays_and_who_was_in_stays_in_when_the_share_grows(name: str,
 def test_the_share_of_visitors_is_what_was_asked_for(share: float, tried: str, first: int):
     met = sum(arms.challenged(f"visitor-{first + n}", tried, share) for n in range(2000))
     assert abs(met / 2000 - share) < 5 * (0.25 / 2000) ** 0.5  # one in millions of draws is further off
+
+
+def test_every_process_deals_alike():
+    dealt = "".join("01"[arms.challenged(f"visitor-{n}", TRIED, 0.5)] for n in range(40))
+    script = (
+        "import sys; from sicot.endpoint.arms import challenged; "
+        "print(*[int(challenged(f'visitor-{n}', sys.argv[1], 0.5)) for n in range(40)], sep='')"
+    )
+    done = subprocess.run([sys.executable, "-c", script, TRIED], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == dealt
 
 
 def test_another_challenger_meets_other_visitors():

@@ -21,6 +21,7 @@ from PIL import Image
 from sqlalchemy.exc import OperationalError
 
 from sicot import config, ports
+from sicot.client import AsyncClient, Client, Refused
 from sicot.endpoint import api, feedback, journal, schema
 from sicot.endpoint.journal import Journal
 from sicot.enrolled import SIDE
@@ -272,3 +273,24 @@ def test_every_reply_fits_the_description(served: str, url: str) -> None:
     replies_fit()
     assert met >= {201, 422}
     assert rows(url)
+
+
+def test_the_client_says_what_became_of_an_answer(served: str, url: str, tmp_path: Path) -> None:
+    (tmp_path / "bag.jpg").write_bytes(BAG)
+    with Client(served) as shop:
+        answer = shop.recognize(title="x", visitor="ann")
+        said = shop.feedback(answer.request_id, "corrected", "bag", tmp_path / "bag.jpg", "红 bag", ["a", "b"])
+        assert (said.request_id, said.outcome) == (answer.request_id, "corrected")
+        with pytest.raises(Refused, match="a correction names the right product"):
+            shop.feedback(answer.request_id, "corrected")
+
+    async def conversation() -> schema.Kept:
+        async with AsyncClient(served) as shop:
+            return await shop.feedback(answer.request_id, "converted")
+
+    assert asyncio.run(conversation()).outcome == "converted"
+    converted, corrected = rows(url)
+    assert (converted.outcome, converted.label) == ("converted", None)
+    assert (corrected.label, corrected.title, corrected.tags) == ("bag", "红 bag", '["a", "b"]')
+    assert corrected.image
+    eventually(lambda: [row.visitor is not None for row in rows(url, ANSWER)] == [True])
