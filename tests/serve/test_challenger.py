@@ -1,8 +1,9 @@
-"""The challenger's alias is followed like the champion's, whatever happens to either, and visitors keep to their arm."""
+"""The challenger's alias is followed like the champion's, whatever happens to either, and visitors keep their arm."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ def made(store: config.Job, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     registry.crown(NAME, 1, store.tracking_uri)
     registry.challenge(NAME, 2, store.tracking_uri)
+    monkeypatch.setattr(logging.getLogger("sicot"), "handlers", [])  # a replica adds Ray Serve's
     monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep))
     yield lambda: Replica(SETTINGS.model_copy(update=MODELS), store.tracking_uri, "serve_apps")
     over.set()
