@@ -7,7 +7,7 @@ READY := $(VENV)/.runtime
 READY_DEV := $(VENV)/.development
 DATA ?= $(SICOT_DATA)
 # prometheus also starts itself as a service on port 9090, which nothing here uses: systemctl disable --now prometheus
-DEBIAN := chromium fonts-noto-cjk prometheus wrk
+DEBIAN := chromium fonts-noto-cjk postgresql prometheus wrk
 
 # the first Python that is new enough and can make an environment; override with make PYTHON=/path/to/python
 PYTHON ?= $(shell for each in python3.11 python3.12 python3 python; do \

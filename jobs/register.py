@@ -4,6 +4,7 @@
     python -m jobs.register --model models:/sicot@challenger --promote --rows products.parquet
     python -m jobs.register --model runs/demo/bundle
     python -m jobs.register --rollback                         back to the champion before this one
+    python -m jobs.register --challenger 4                     version 4 is the challenger; 0: none is
     python -m jobs.register --list
 
 Products that were enrolled in the champion (`python -m jobs.enrol`) are enrolled in what is registered, too.
@@ -32,6 +33,8 @@ class RegisterJob(config.Job):
     """Make it the champion without asking the gate."""
     rollback: bool = False
     """Give the alias champion back to the version that had it before."""
+    challenger: int | None = None
+    """Give the alias challenger to this version; 0 takes it away."""
     list: bool = False
     """Only list the versions."""
     rows: str | None = None
@@ -44,11 +47,13 @@ class RegisterJob(config.Job):
 def main() -> None:
     """Do what the command line says, and list the versions."""
     job = config.load(RegisterJob, program="python -m jobs.register")
-    if job.promote + job.force + job.rollback + job.list > 1:
-        raise UserError("give one of --promote, --force, --rollback and --list")
+    if job.promote + job.force + job.rollback + job.list + (job.challenger is not None) > 1:
+        raise UserError("give one of --promote, --force, --rollback, --challenger and --list")
     name, uri = job.registry.name, job.tracking_uri
     if job.rollback:
         print(f"version {registry.rollback(name, uri)} is champion again")
+    elif job.challenger is not None:
+        registry.challenge(name, job.challenger, uri)
     elif not job.list:
         with track.run(job, "register", job.name) as run:
             register(job, run)

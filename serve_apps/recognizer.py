@@ -22,6 +22,8 @@ from sicot.endpoint import api, server, teacher
 from sicot.endpoint.keys import Keys
 from sicot.endpoint.replica import Replica
 from sicot.errors import UserError
+from sicot.feedback import store
+from sicot.feedback.store import Store
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -37,6 +39,11 @@ def build(args: dict[str, Any]) -> Application:
         raise UserError(f"{first['loc'][0]}: {first['msg']}") from None
     Keys.read(settings.keys)  # finds out here, once, whether they are keys
     registry.fetch(settings.model, tracking_uri)  # and whether there is such a model
+    if settings.challenger and (rival := registry.find(settings.challenger, tracking_uri)):
+        registry.fetch(rival, tracking_uri)
+    if settings.feedback:
+        Store.open(settings.feedback).close()
+        settings = settings.model_copy(update={"feedback": store.absolute(settings.feedback)})
     places = api.places(settings)
     # A replica itself sends away, in JSON, who finds no place; Ray Serve's own queue, in plain text, is a second wall.
     deploy = serve.deployment(

@@ -21,14 +21,16 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
 
-from sicot.endpoint.schema import About, Change, Error, Found, Recognition
+from sicot.endpoint.schema import About, Change, Error, Found, Kept, Recognition
 
 AGAIN = (429, 502, 503, 504)
 """Answers that say: later."""
+VISITOR = "X-Visitor-ID"
+Outcome = Literal["accepted", "corrected", "converted"]
 SHORT = 1000
 """Bytes of words that go into the address; more, each of which takes three there, are sent as a form."""
 PATIENCE = 150.0
@@ -65,18 +67,28 @@ class _Asking:
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
         }
 
-    def _question(self, image: bytes | str | Path | None, title: str, tags: Sequence[str], k: int) -> dict[str, Any]:
+    def _question(
+        self, image: bytes | str | Path | None, title: str, tags: Sequence[str], k: int, visitor: str
+    ) -> dict[str, Any]:
         if image is None and not title and not tags:
             raise ValueError("give a photo, a title or tags")
         fields = {"title": title, "tags": list(tags), "k": str(k)}
-        question: dict[str, Any] = {"method": "POST", "url": "/v1/recognize"}
+        headers = {VISITOR: visitor} if visitor else {}
+        question: dict[str, Any] = {"method": "POST", "url": "/v1/recognize", "headers": headers}
         if image is None:
             return {**question, "data": fields}
         photo = _read_photo(image)
         if len(str(fields).encode()) > SHORT:
             return {**question, "data": fields, "files": {"image": ("photo", photo)}}
         # the photo as the body takes the endpoint less time than a form
-        return {**question, "params": fields, "content": photo, "headers": {"Content-Type": "application/octet-stream"}}
+        headers["Content-Type"] = "application/octet-stream"
+        return {**question, "params": fields, "content": photo}
+
+    def _feedback(self, image: bytes | str | Path | None, **fields: str | list[str]) -> dict[str, Any]:
+        said: dict[str, Any] = {"method": "POST", "url": "/v1/feedback", "data": fields}
+        if image is None:
+            return said
+        return {**said, "files": {"image": ("photo", image if isinstance(image, bytes) else Path(image).read_bytes())}}
 
     def _product(
         self, label: str, photos: Sequence[bytes | str | Path], title: str, tags: Sequence[str]
@@ -124,16 +136,42 @@ class Client(_Asking):
         return httpx.Client(**self.settings)
 
     def recognize(
-        self, image: bytes | str | Path | None = None, title: str = "", tags: Sequence[str] = (), k: int = 5
+        self,
+        image: bytes | str | Path | None = None,
+        title: str = "",
+        tags: Sequence[str] = (),
+        k: int = 5,
+        visitor: str = "",
     ) -> Recognition:
         """The ``k`` most likely products for a photo (its bytes or file), for words, or for both.
+
+        A ``visitor``, called as you like, is always answered by the same model where a challenger is tried.
 
         Raises:
             Refused: the endpoint says why not.
             httpx.TransportError: it does not answer at all.
             ValueError: there is nothing to ask about.
         """
-        return Recognition.model_validate_json(self._ask(self._question(image, title, tags, k)))
+        return Recognition.model_validate_json(self._ask(self._question(image, title, tags, k, visitor)))
+
+    def feedback(
+        self,
+        request_id: str,
+        outcome: Outcome,
+        label: str = "",
+        image: bytes | str | Path | None = None,
+        title: str = "",
+        tags: Sequence[str] = (),
+    ) -> Kept:
+        """Say what became of the answer with this ``request_id``; saying it twice does no harm.
+
+        A correction names the right ``label``; with the photo (its bytes or file), title and tags that were asked
+        about, the next model can learn from it. Raises what :meth:`recognize` raises, ValueError apart.
+        """
+        question = self._feedback(
+            image, request_id=request_id, outcome=outcome, label=label, title=title, tags=list(tags)
+        )
+        return Kept.model_validate_json(self._ask(question))
 
     def model(self) -> About:
         """The model that is served. Raises what :meth:`recognize` raises."""
@@ -187,10 +225,30 @@ class AsyncClient(_Asking):
         return httpx.AsyncClient(**self.settings)
 
     async def recognize(
-        self, image: bytes | str | Path | None = None, title: str = "", tags: Sequence[str] = (), k: int = 5
+        self,
+        image: bytes | str | Path | None = None,
+        title: str = "",
+        tags: Sequence[str] = (),
+        k: int = 5,
+        visitor: str = "",
     ) -> Recognition:
         """See :meth:`Client.recognize`."""
-        return Recognition.model_validate_json(await self._ask(self._question(image, title, tags, k)))
+        return Recognition.model_validate_json(await self._ask(self._question(image, title, tags, k, visitor)))
+
+    async def feedback(
+        self,
+        request_id: str,
+        outcome: Outcome,
+        label: str = "",
+        image: bytes | str | Path | None = None,
+        title: str = "",
+        tags: Sequence[str] = (),
+    ) -> Kept:
+        """See :meth:`Client.feedback`."""
+        question = self._feedback(
+            image, request_id=request_id, outcome=outcome, label=label, title=title, tags=list(tags)
+        )
+        return Kept.model_validate_json(await self._ask(question))
 
     async def model(self) -> About:
         """See :meth:`Client.model`."""

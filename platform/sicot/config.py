@@ -479,6 +479,15 @@ class Serve(Section):
     """Log a line for every request: method, route, status and time."""
     drift_seconds: Positive = 3600.0
     """Scores of the answers of so long are compared with those of validation, seconds."""
+    challenger: str | None = None
+    """Model that is tried beside `model`, such as models:/sicot@challenger, which is followed likewise: while nothing
+    has the alias, or the champion itself has it, everybody is answered by the champion. Takes the memory of a model."""
+    challenger_share: Share = 0.1
+    """Share of visitors, as named by the header X-Visitor-ID, whom the challenger answers, always the same ones; of
+    requests without that header, the same share."""
+    feedback: str | None = None
+    """Database that keeps answers and what clients say of them: sqlite:///feedback.db, where all replicas are on one
+    machine, or postgresql://user@host/name (the password can come from ~/.pgpass). Without one, neither is kept."""
 
 
 class Tune(Section):
@@ -540,6 +549,13 @@ class Job(BaseSettings):
         if "://" in self.storage:
             raise UserError("track.uri is needed when storage is a URI: name your MLflow server")
         return f"sqlite:///{Path(self.storage).absolute() / 'mlflow.db'}"
+
+    @property
+    def feedback_url(self) -> str | None:
+        """The database of answers and feedback on this machine: a SQLite file in a local `storage`, else None."""
+        if "://" in self.storage:
+            return None
+        return f"sqlite:///{Path(self.storage).absolute() / 'feedback.db'}"
 
 
 class Experiment(Job):

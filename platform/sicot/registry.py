@@ -171,6 +171,14 @@ def resolve(uri: str, tracking_uri: str) -> str:
     return f"models:/{version.name}/{version.version}"
 
 
+def find(uri: str, tracking_uri: str) -> str | None:
+    """:func:`resolve`, or None where no version of the model has the alias."""
+    name, sign, alias = uri.removeprefix("models:/").partition("@")
+    if uri.startswith("models:/") and sign and _alias(track.connect(tracking_uri), name, alias) is None:
+        return None
+    return resolve(uri, tracking_uri)
+
+
 def fetch(uri: str, tracking_uri: str) -> str:
     """A local folder with the bundle; what is downloaded is kept in the user's cache. No code of it is run.
 
@@ -255,6 +263,18 @@ def crown(name: str, version: int, uri: str) -> None:
     _get(client, name, str(version))
     with track.talking(uri):
         _give(client, name, CHAMPION, version)
+
+
+def challenge(name: str, version: int, uri: str) -> None:
+    """Make a version the challenger; 0 takes the alias from the one that has it: there is no challenger then."""
+    client = track.connect(uri)
+    if version:
+        _get(client, name, str(version))
+    with track.talking(uri):
+        if version:
+            client.set_registered_model_alias(name, CHALLENGER, str(version))
+        else:
+            client.delete_registered_model_alias(name, CHALLENGER)
 
 
 def rollback(name: str, tracking_uri: str) -> int:

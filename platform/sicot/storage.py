@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -48,19 +50,26 @@ def read_bytes(uri: str) -> bytes:
         return stream.read()
 
 
-def write_bytes(uri: str, content: bytes) -> None:
-    """Write aside, then rename; parent folders are made."""
+@contextmanager
+def writing(uri: str) -> Iterator[Any]:
+    """A stream to a file that takes its name when the block has ended well; parent folders are made."""
     system, path = open_uri(uri)
     system.create_dir(path.rpartition("/")[0], recursive=True)
     aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
     try:
         with system.open_output_stream(aside, compression=None) as stream:
-            stream.write(content)
+            yield stream
         system.move(aside, path)
     except BaseException:
         if system.get_file_info(aside).type != pafs.FileType.NotFound:
             system.delete_file(aside)
         raise
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write aside, then rename; parent folders are made."""
+    with writing(uri) as stream:
+        stream.write(content)
 
 
 def read_json(uri: str) -> Any:

@@ -229,9 +229,9 @@ def test_answers_are_counted_by_group_and_way_of_asking_kept_ones_too(tiny_bundl
     assert seen.values["sicot_score", "text"] == [pytest.approx(first[2].score)]
 
 
-def told(noted: Telemetry, scores: np.ndarray, regime: str = "image") -> None:
+def told(noted: Telemetry, scores: np.ndarray, digest: str = INFO.digest) -> None:
     for score in scores:
-        noted.answer(replace(ANSWER, ranked=[Ranked("包", score)], score=score, regime=regime, group="tail"))
+        noted.answer(replace(ANSWER, ranked=[Ranked("包", score)], score=score, regime="image", group="tail"), digest)
 
 
 def test_drift_shows_once_there_is_enough_to_tell_and_begins_anew_with_the_model() -> None:
@@ -241,6 +241,9 @@ def test_drift_shows_once_there_is_enough_to_tell_and_begins_anew_with_the_model
     noted.flush(info, "3")
     assert math.isnan(seen.gauges["sicot_score_psi", "image"])
     told(noted, validation[:: 1000 // ENOUGH])
+    noted.flush(info, "3")
+    assert seen.gauges["sicot_score_psi", "image"] == pytest.approx(0, abs=0.02)
+    told(noted, validation / 2, digest="f" * 64)  # a challenger's are not the champion's
     noted.flush(info, "3")
     assert seen.gauges["sicot_score_psi", "image"] == pytest.approx(0, abs=0.02)
     told(noted, validation / 2)
@@ -300,7 +303,7 @@ def test_an_answer_costs_little() -> None:
             for stage in telemetry.STAGES:
                 noted.took(stage, 0.01)
             noted.cache(hit=False)
-            noted.answer(answer)
+            noted.answer(answer, INFO.digest)
             noted.request(scope, 200, 0.05)
         best = min(best, (time.perf_counter() - begun) / 100)
     assert best < 100e-6  # of the 2600 that a request takes of a core

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sicot import __version__, bundle, config
-from sicot.endpoint import body, classes, errors, pictures, schema
+from sicot.endpoint import arms, body, classes, errors, feedback, journal, pictures, schema
 from sicot.endpoint.errors import Problem
 from sicot.endpoint.keys import Gate, Keys
 from sicot.endpoint.telemetry import Telemetry
@@ -66,6 +66,11 @@ class Models(Protocol):
         """The model that answers now; another one may at any time."""
         ...
 
+    @property
+    def challenger(self) -> Model | None:
+        """The one that is tried now, if there is one; asked for where the settings name one."""
+        ...
+
     async def enrol(self, label: str, queries: Sequence[bundle.Query], who: str) -> Model:
         """The model that also knows a product, once it answers; see :func:`sicot.enrol.enrol` for what is raised.
 
@@ -109,7 +114,9 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
 
     :class:`UserError` if the file of keys is none.
     """
+    written = journal.of(settings)
     app = FastAPI(
+        lifespan=journal.closing(written),
         title="sicot",
         version=__version__,
         description="Recognise products from a photo, from words, or from both.",
@@ -121,6 +128,7 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
     app.add_middleware(Envelope, telemetry=telemetry)
     errors.install(app)
     free = Places(places(settings))
+    feedback.add(app, models, settings, written, Places(feedback.PLACES))
 
     @app.post(
         "/v1/recognize",
@@ -139,17 +147,21 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
         async with free.take():
             photo, fields = await body.read(request, settings.max_bytes)
             telemetry.took("read", time.perf_counter() - start)
-            model = models.now  # not before: the body may have taken longer than the model stays
-            limits = _limits(settings, model.info)
+            visitor = arms.visitor(request.headers)
+            # not before: the body may have taken longer than the model stays
+            arm, model = arms.choose(models, settings, visitor or request.state.request_id)
+            limits = _limits(settings, models.now.info)
             if fields.k > limits.max_k:
                 raise Problem(422, "bad_field", f"k: must be at most {limits.max_k}")
             if photo is None and not fields.title.strip() and not fields.tags:
                 raise Problem(422, "bad_field", "image: send a photo, a title or tags")
             query = bundle.Query(photo, fields.title, tuple(fields.tags))
             answer = await _answered(model, query, fields.k, settings.max_seconds)
+        journal.note(written, request.state.request_id, arm, model, visitor, answer)
         said = schema.Recognition(
             request_id=request.state.request_id,
             model=classes.named(model),
+            arm=arm,
             milliseconds=round((time.perf_counter() - start) * 1000, 1),
             ranked=[schema.Class(**vars(each)) for each in answer.ranked],
             score=answer.score,
@@ -173,6 +185,8 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
             index=info.index,
             metrics=info.metrics,
             limits=_limits(settings, info),
+            feedback=written is not None,
+            challenger=classes.named(rival) if (rival := arms.rival(models, settings)) else None,
         )
 
     classes.add(app, models, settings, Places(classes.WAITING), Places(classes.WAITING))
@@ -277,5 +291,6 @@ def request_body(limits: schema.Limits) -> dict[str, Any]:
         "parameters": [
             {"name": name, "in": "query", "schema": field, "description": "With the photo as the body only."}
             for name, field in fields.items()
-        ],
+        ]
+        + [arms.PARAMETER],
     }

@@ -45,7 +45,7 @@ async def read(request: Request, max_bytes: int) -> tuple[bytes | None, Fields]:
 async def read_form(request: Request, max_bytes: int, kind: type[Said], max_photos: int) -> tuple[list[bytes], Said]:
     """Photos and fields of a form; :class:`Problem` as by :func:`read`."""
     if _kind(request) not in FORMS:
-        raise Problem(415, "body_type", "send a form, as multipart/form-data")
+        raise Problem(415, "body_type", "send a form: multipart/form-data, or urlencoded where there is no photo")
     counted = _limited(request, max_bytes)
     return await _in_time(lambda: _form(counted, kind, max_photos))
 

@@ -29,11 +29,11 @@ ERRORS: dict[int, str] = {
     500: "`internal`: a bug of ours; `request_id` finds it in the log.",
     503: "`full`: too many requests are waiting. `slow`: no answer in time. Try again after `Retry-After` seconds.",
 }
+STATUS = {"image_too_large": 413, "image_type": 415}
+"""HTTP status of a bad photo by its reason; 400 for the others."""
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Error, "description": text} for status, text in ERRORS.items()
 }
-STATUS = {"image_too_large": 413, "image_type": 415}
-"""HTTP status of a bad photo by its reason; 400 for the others."""
 
 
 class Problem(HTTPException):
@@ -60,7 +60,9 @@ class Refusal(JSONResponse):
 def bad_field(error: ValidationError, names: Iterable[str]) -> Problem:
     """The first thing that is wrong with the fields, of which there are these."""
     first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else "field"
+    if not first["loc"]:  # ours, and it names the field
+        return Problem(422, "bad_field", first["msg"].removeprefix("Value error, "))
+    name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return Problem(422, "bad_field", f"{name}: there is no such field; there are image, {', '.join(names)}")
     return Problem(422, "bad_field", f"{name}: {first['msg']}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock, Thread, Timer
@@ -51,22 +51,19 @@ class Replica:
         self.settings, self.tracking_uri, self.page = settings, tracking_uri, Path(str(files(page) / "page"))
         self.teacher, self._taking_up = teacher, Lock()
         self.telemetry = Telemetry(settings, Export())
+        self.challenger: Served | None = None
         self.now = self._served(registry.resolve(settings.model, tracking_uri))
+        try:
+            self._follow_challenger()
+        except Exception as error:  # noqa: BLE001  one that is tried keeps nobody from being answered
+            log.error("there is no challenger: %s", error)
         Thread(target=self._report, name="report", daemon=True).start()
-        if "@" in settings.model:
+        if "@" in settings.model or settings.challenger:
             Thread(target=self._follow, name="follow", daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve calls this once the model is loaded."""
         return api.create(self, self.settings, self.page, self.telemetry)
-
-    def _served(self, uri: str) -> Served:
-        return Served(uri, self.settings, self.tracking_uri, self.telemetry)
-
-    def _report(self) -> None:
-        while True:
-            self.telemetry.flush(self.now.info, self.now.version)
-            time.sleep(FLUSH_SECONDS)
 
     async def enrol(self, label: str, queries: Sequence[Query], who: str) -> Served:
         """See :class:`sicot.endpoint.api.Models`."""
@@ -88,37 +85,72 @@ class Replica:
         if isinstance(outcome, Exception):
             raise outcome
         try:
-            await asyncio.to_thread(self._take_up)
+            await asyncio.to_thread(self._take_up, self._follow_champion)
         except UserError as error:
             log.error("%s goes on serving: %s", self.now.uri, error, extra={"event": "model_kept"})
             raise Away(f"{outcome} is registered but could not be taken up: try again in a moment") from error
         return self.now
 
-    def _take_up(self) -> None:
-        """Serve what the alias means, if that is another version; else nothing happens.
-
-        Requests that are under way are answered by the model that they met.
-        """
-        with self._taking_up:
-            uri = registry.resolve(self.settings.model, self.tracking_uri)
-            if uri == self.now.uri:
-                return
-            before, self.now = self.now, self._served(uri)
-        log.warning("%s serves in place of %s", self.now.uri, before.uri, extra={"event": "model_changed"})
-        closing = Timer(LINGER, before.batches.close)
-        closing.daemon = True
-        closing.start()
+    def _report(self) -> None:
+        while True:
+            self.telemetry.flush(self.now.info, self.now.version)
+            time.sleep(FLUSH_SECONDS)
 
     def _follow(self) -> None:
-        """Take up whatever the alias comes to mean. What fails is tried again."""
+        """Take up whatever the aliases come to mean. What fails is tried again."""
         said = ""
         while True:
             time.sleep(self.settings.follow_seconds)
             try:
-                self._take_up()
+                self._take_up(self._follow_champion, self._follow_challenger)
+                said = ""
             except Exception as error:  # noqa: BLE001  a registry that is away, a bundle that is broken: serve on
                 if str(error) != said:
-                    log.error("%s goes on serving: %s", self.now.uri, error, extra={"event": "model_kept"})
+                    serving = " and ".join(self._answering())
+                    log.error("%s goes on serving: %s", serving, error, extra={"event": "model_kept"})
                 said = str(error)
-            else:
-                said = ""
+
+    def _take_up(self, *follow: Callable[[], None]) -> None:
+        """Serve what aliases mean, where that is another version; else nothing happens.
+
+        Requests that are under way are answered by the model that they met.
+        """
+        with self._taking_up:
+            before = self._answering()
+            try:
+                for each in follow:
+                    each()
+            finally:
+                now = self._answering()
+                for uri in before.keys() - now.keys():
+                    closing = Timer(LINGER, before[uri].batches.close)
+                    closing.daemon = True
+                    closing.start()
+                if now.keys() != before.keys():
+                    served, gone = " and ".join(now), " and ".join(before)
+                    log.warning("%s serves in place of %s", served, gone, extra={"event": "model_changed"})
+
+    def _answering(self) -> dict[str, Served]:
+        """The models that requests may meet, by URI: the champion first."""
+        return {each.uri: each for each in (self.now, self.challenger) if each}
+
+    def _follow_champion(self) -> None:
+        uri = registry.resolve(self.settings.model, self.tracking_uri)
+        if uri != self.now.uri:
+            self.now = self._served(uri)
+
+    def _follow_challenger(self) -> None:
+        """Who is the champion as well, as one is after winning, or whose alias is gone, challenges nobody."""
+        if not self.settings.challenger:
+            return
+        uri = registry.find(self.settings.challenger, self.tracking_uri)
+        if uri in (None, self.now.uri):
+            self.challenger = None
+        elif self.challenger is None or uri != self.challenger.uri:
+            self.challenger = self._served(uri)
+
+    def _served(self, uri: str) -> Served:
+        """The model, loaded; a challenger that becomes champion is."""
+        if self.challenger and self.challenger.uri == uri:
+            return self.challenger
+        return Served(uri, self.settings, self.tracking_uri, self.telemetry)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 MAX_TITLE = 2000
 MAX_TAGS = 64
+MAX_REQUEST_ID = 200
+MAX_LABEL = 1000
 MAX_CLASSES = 100
 """Most labels that are found at once."""
 Tag = Annotated[str, Field(max_length=200)]
@@ -25,7 +27,7 @@ class Wire(BaseModel):
 
 
 class Words(Wire):
-    """What a client may say beside photos."""
+    """What a client may say of a product, beside photos."""
 
     title: Annotated[str, Field(max_length=MAX_TITLE)] = ""
     """Title of the product, in any language."""
@@ -56,6 +58,33 @@ class Product(Words):
 
     label: Label
     """What it is called in answers; spaces around it are dropped."""
+
+
+class Feedback(Words):
+    """What a client may say of an answer, beside the photo; title and tags are kept with a correction."""
+
+    request_id: Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID)]
+    """Of the answer."""
+    outcome: Literal["accepted", "corrected", "converted"]
+    """The answer was right; another product is right; or it ended in what the shop is after, such as a purchase."""
+    label: Annotated[str, Field(max_length=MAX_LABEL)] = ""
+    """The right product, needed with `corrected`; else the one accepted or converted, by default the answer's first."""
+
+    @model_validator(mode="after")
+    def _says_what_is_right(self) -> Self:
+        """A correction that names nothing corrects nothing."""
+        if self.outcome == "corrected" and not self.label.strip():
+            raise ValueError("label: a correction names the right product")
+        return self
+
+
+class Kept(Wire):
+    """Feedback that is kept."""
+
+    request_id: str
+    """Of the answer."""
+    outcome: Literal["accepted", "corrected", "converted"]
+    """What became of it."""
 
 
 class Model(Wire):
@@ -96,6 +125,8 @@ class Recognition(Wire):
     """The request's X-Request-ID, or a fresh one."""
     model: Model
     """Which model answered."""
+    arm: Literal["champion", "challenger"] = "champion"
+    """Whether that is the model for everyone, or the one that is tried on a share of visitors."""
     ranked: list[Class]
     """The k most likely classes, best first."""
     score: Share
@@ -113,6 +144,7 @@ class Recognition(Wire):
 EXAMPLE = {
     "request_id": "3f0c7be1-8c1d-4b9a-9f2e-0d6a4f1c2b3a",
     "model": {"name": "sicot", "version": "3", "digest": "9b1c5a…"},
+    "arm": "champion",
     "ranked": [
         {"label": "red ceramic teapot", "probability": 0.91},
         {"label": "red enamel kettle", "probability": 0.06},
@@ -201,6 +233,10 @@ class About(Wire):
     """How well it did when it was evaluated."""
     limits: Limits
     """What a request may not exceed."""
+    feedback: bool = False
+    """Whether the endpoint keeps feedback: POST /v1/feedback is there."""
+    challenger: Model | None = None
+    """The model that is tried on a share of visitors, if there is one."""
 
 
 class Status(Wire):

@@ -51,7 +51,7 @@ class Served:
     async def recognise(self, query: bundle.Query, k: int) -> bundle.Answer:
         """Decode and answer beside the event loop, or as before where the same was asked."""
         answer = await self._kept_or_asked(query, k)
-        self.telemetry.answer(answer)
+        self.telemetry.answer(answer, self.info.digest)
         return answer
 
     async def _kept_or_asked(self, query: bundle.Query, k: int) -> bundle.Answer:

@@ -125,12 +125,12 @@ class Telemetry:
         """A question whose answer was kept, or was not."""
         self._count(CACHE, "hit" if hit else "miss")
 
-    def answer(self, answer: bundle.Answer) -> None:
-        """What a client is answered."""
+    def answer(self, answer: bundle.Answer, digest: str) -> None:
+        """What a client is answered, by the model of that digest; drift is the champion's alone."""
         self._count(ANSWERS, answer.regime, answer.group, str(answer.unknown).lower())
         self._observe(SCORE, answer.score, answer.regime)
         window = self.windows.get(answer.regime)
-        if window:
+        if window and digest[:12] == self.model[-1]:
             with self.lock:
                 window.add(answer.score, time.monotonic())
 
