@@ -23,7 +23,6 @@ from sicot.endpoint.keys import Keys
 from sicot.endpoint.replica import Replica
 from sicot.errors import UserError
 from sicot.feedback import store
-from sicot.feedback.store import Store
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -42,7 +41,7 @@ def build(args: dict[str, Any]) -> Application:
     if settings.challenger and (rival := registry.find(settings.challenger, tracking_uri)):
         registry.fetch(rival, tracking_uri)
     if settings.feedback:
-        Store.open(settings.feedback).close()
+        store.Store.open(settings.feedback).close()
         settings = settings.model_copy(update={"feedback": store.absolute(settings.feedback)})
     places = api.places(settings)
     # A replica itself sends away, in JSON, who finds no place; Ray Serve's own queue, in plain text, is a second wall.

@@ -7,6 +7,19 @@ const LIGHT = 1_500_000;           // bytes; a phone's photos have several times
 const SIDES = [1600, 1024, 640];   // pixels, tried in turn
 const WORDS = 20_000;              // bytes of a request that are not the photo
 
+// This browser's name for whoever looks: always the same model answers them, and what they say counts as one person's.
+const visitor = () => {
+  const name = crypto.getRandomValues(new Uint32Array(4)).join("-");
+  try {
+    const kept = localStorage.getItem("sicot.visitor");
+    if (!kept) localStorage.setItem("sicot.visitor", name);
+    return kept ?? name;
+  } catch {
+    return name;  // the browser keeps nothing
+  }
+};
+const headers = { "X-Visitor-ID": visitor() };
+
 export class Refused extends Error {
   constructor(code, message, values) {
     super(message);
@@ -29,7 +42,7 @@ export async function post(path, body, { signal, wait = () => {}, attempts = ATT
   for (let attempt = 1; ; attempt++) {
     let response, said;
     try {
-      response = await fetch(path, { method: "POST", body, signal });
+      response = await fetch(path, { method: "POST", headers, body, signal });
       said = await response.json().catch(() => ({}));  // the wall in front of the endpoint speaks plain text
     } catch (error) {
       if (signal?.aborted) throw error;

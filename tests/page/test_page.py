@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
@@ -171,9 +172,25 @@ def test_what_comes_from_outside_is_text_and_never_markup(page: Page):
     assert page.locator("#results b b").count() == 0
 
 
+def test_a_browser_says_that_it_is_the_same_one_each_time(page: Page, endpoint: str):
+    names = []
+    page.on(
+        "request",
+        lambda request: names.append(request.headers.get("x-visitor-id")) if request.method == "POST" else None,
+    )
+    for _ in range(2):
+        page.goto(endpoint)
+        page.fill("#title", "red bag")
+        page.click("#go")
+        expect(page.locator(".match")).to_be_visible()
+    assert len(set(names)) == 1
+    assert len(names[0]) > 16
+
+
 def test_the_description_of_the_api_is_readable(page: Page, endpoint: str):
     page.goto(f"{endpoint}/docs")
-    expect(page.locator("h2")).to_have_count(5)
+    paths = httpx.get(f"{endpoint}/openapi.json").json()["paths"]
+    expect(page.locator("h2")).to_have_count(sum(len(operations) for operations in paths.values()))
     expect(page.locator("main")).to_contain_text("ranked.probability")
     expect(page.locator("#curl")).to_contain_text(f"curl {endpoint}/v1/recognize -F image=@photo.jpg")
     page.set_viewport_size({"width": 360, "height": 740})

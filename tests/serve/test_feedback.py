@@ -75,6 +75,13 @@ def test_what_is_acknowledged_is_in_the_database(say: Say, url: str) -> None:
     assert abs(row.time - time.time()) < 60
 
 
+def test_a_page_from_elsewhere_says_nothing(say: Say, url: str) -> None:
+    said = {"request_id": "r", "outcome": "accepted"}
+    reply = say(data=said, headers={"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "no_right")
+    assert not rows(url)
+
+
 def test_a_correction_keeps_photo_and_words_small_and_without_where_it_was_taken(say: Say, url: str) -> None:
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x010F] = "my camera"

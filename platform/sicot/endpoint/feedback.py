@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from sqlalchemy.exc import SQLAlchemyError
 
 from sicot import config
-from sicot.endpoint import body, errors, schema
+from sicot.endpoint import body, errors, keys, schema
 from sicot.endpoint.errors import Problem
 from sicot.endpoint.journal import Journal
 from sicot.enrolled import SIDE
@@ -53,6 +53,7 @@ def add(app: FastAPI, models: Models, settings: config.Serve, journal: Journal |
         said twice counts once. Feedback may come before the answer itself is in the database, and counts from then on.
         A photo is kept with a correction, made small and without its metadata.
         """
+        keys.require_here(request, "say what became of answers")
         async with free.take():
             photos, said = await body.read_form(request, settings.max_bytes, schema.Feedback, 1)
             photo = photos[0] if photos else None

@@ -114,8 +114,13 @@ def require(request: Request, right: str) -> None:
     """See to it that who sent a request has a right. :class:`Problem` 403 if not, or if another site's page sent it."""
     if right not in request.state.rights:
         raise Problem(403, "no_right", f"this key may not {RIGHTS[right]}: python -m jobs.key makes one that may")
+    require_here(request, RIGHTS[right])
+
+
+def require_here(request: Request, what: str) -> None:
+    """See to it that no page of another site sent a request. :class:`Problem` 403 that it may not do ``what``."""
     if not _from_here(request.headers):
-        raise Problem(403, "no_right", f"a page from elsewhere may not {RIGHTS[right]}")
+        raise Problem(403, "no_right", f"a page from elsewhere may not {what}")
 
 
 def _from_here(headers: Mapping[str, str]) -> bool:
