@@ -124,7 +124,8 @@ def test_a_phone_takes_the_photo_with_its_camera(browser: Browser, endpoint: str
             phone.set_input_files("#camera", [jpeg(seed=seed)])  # type: ignore[list-item]
         phone.click("#go")
         answered(phone, 2)
-        phone.wait_for_function("document.getElementById('answer').getBoundingClientRect().top < 50")  # scrolled to
+        expect(phone.locator("#go")).not_to_be_in_viewport()  # the answers were scrolled to
+        expect(phone.locator("#progress-text")).to_be_in_viewport()
 
 
 @pytest.mark.parametrize("width", [360, 820])
