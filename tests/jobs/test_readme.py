@@ -31,6 +31,7 @@ from tests.jobs.test_submit import head  # noqa: F401  a fixture
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"(?:<!-- run: (.*?) -->\n)?```bash\n(.*?)```", README, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SMALL = (
     " --model.visual.trunk squeezenet1_1 --model.visual.weights none --prepare.images.size 32 --train.epochs 1"
     " --train.batch_size 16 --train.loader_threads 0 --prepare.word2vec.dimension 8 --model.dimension 16"
@@ -178,7 +179,7 @@ def test_the_endpoint_answers_the_readmes_questions(demo: Path) -> None:
         for question in commands("curl", "against jobs.serve"):
             answer = json.loads(run(question.replace("curl ", "curl -sS "), demo))
             assert answer["ranked"][0]["probability"] > 0
-        (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        code, _ = PYTHON
         assert float(run(f"python -c {shlex.quote(code)}", demo).split()[-1]) > 0
         assert replicas_watched(demo) == 2
 
@@ -203,6 +204,15 @@ def replicas_watched(demo: Path) -> int:
     finally:
         process.terminate()
         process.wait(20)
+
+
+def test_a_challenger_is_tried_reported_on_and_learnt_from(demo: Path) -> None:
+    serve, report, corrections = commands("", "a challenger")
+    with serving(serve, demo):
+        run(f"python -c {shlex.quote(PYTHON[1])}", demo)
+    assert "1 known visitors" in run(report, demo)
+    assert "1 corrections" in run(corrections, demo)
+    assert pq.read_table(demo / "corrections")["label"].to_pylist() == ["red enamel kettle"]
 
 
 def test_an_endpoint_with_keys_answers_who_has_one(demo: Path) -> None:
