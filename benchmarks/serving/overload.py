@@ -1,6 +1,6 @@
 """Four times as many requests as the endpoint can answer: what it answers, what it refuses, and how it is afterwards.
 
-    python -m benchmarks.serving.overload            a minute of it; needs wrk (Debian: wrk)
+    python -m benchmarks.serving.overload            a minute of each; needs wrk (Debian: wrk)
 
 `rps` counts good answers, p99 is theirs; `refused` are 429 and 503, `errors` all else; `asked` are requests a second of
 all kinds; `mb` the replicas' memory.
@@ -23,11 +23,14 @@ from benchmarks.serving.start import SIZE, WARM, make, serving
 from sicot import ingress
 from sicot.errors import door
 
-CONNECTIONS, TIMES = 4000, 4  # so many, since whoever cannot be answered at once waits for ingress.QUEUE seconds
+TIMES = 4
+CLIENTS = {800: 0, 4000: ingress.QUEUE}
+"""Connections, and how much sooner each asks again, milliseconds. Those that wait in HAProxy until they are answered
+ask the less; so many more, which ask again as soon as they are sent away, reach it with several times the peak."""
 
 
 def main() -> None:
-    """Find the peak, ask for four times as much, look again."""
+    """Find the peak, ask for four times as much by some clients and by many, look again."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving.overload",
         description=__doc__,
@@ -42,16 +45,14 @@ def main() -> None:
         with serving("ours", make(root, options.trunk), usual) as url:
             usual.run(url, 32, WARM)
             peak = {"load": "peak", "connections": 32, **usual.run(url, 32, 10), "mb": memory()}
-            every = 1000 * max(0.05, CONNECTIONS / (TIMES * peak["rps"]) - ingress.QUEUE)
-            much = load.Load(root / "much", photos, "image/jpeg", every)
-            over = {
-                "load": f"{TIMES} x peak",
-                "connections": CONNECTIONS,
-                **much.run(url, CONNECTIONS, options.seconds),
-            }
-            over |= {"mb": memory(), "asked": over["rps"] + over["refused"] / options.seconds}
+            over = []
+            for clients, sooner in CLIENTS.items():
+                every = max(50, 1000 * clients / (TIMES * peak["rps"]) - sooner)
+                much = load.Load(root / f"much-{clients}", photos, "image/jpeg", every)
+                row = {"load": f"{TIMES} x peak", "connections": clients, **much.run(url, clients, options.seconds)}
+                over.append({**row, "mb": memory(), "asked": row["rps"] + row["refused"] / options.seconds})
             after = {"load": "afterwards", "connections": 32, **usual.run(url, 32, 5), "mb": memory()}
-    record.record("overload", [{**row, "of peak": row["rps"] / peak["rps"]} for row in (peak, over, after)])
+    record.record("overload", [{**row, "of peak": row["rps"] / peak["rps"]} for row in (peak, *over, after)])
 
 
 def memory() -> int:

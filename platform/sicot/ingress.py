@@ -44,12 +44,12 @@ MEND = r"""
 s|bind \**:{statistics}$|bind unix@{folder}/statistics mode 600|
 s|bind \**:{metrics}$|bind unix@{folder}/metrics mode 600|
 s/ mode 666 level admin/ mode 600 level admin/
-s/^defaults$/&\n    timeout http-request 30s\n    timeout queue {queue}s/
+s/^defaults$/&\n    timeout http-request 30s\n    timeout queue {queue}ms/
 s|^ *errorfile \(50[234]\) .*|    errorfile \1 {folder}/full.http|
 / check backup/!s/^ *server .* check/& maxconn {at_once}/
 """
-AT_ONCE, QUEUE = 128, 1
-"""Requests of a replica at once, somewhat fewer than one holds by default; and how long others wait, seconds."""
+AT_ONCE, QUEUE = 64, 1000
+"""Requests of a replica at once, enough for full batches; and how long others wait, milliseconds."""
 MESSAGE = {"code": "full", "message": "too many requests are waiting: try again in a moment"}
 FULL = """HTTP/1.1 503 Service Unavailable\r
 Content-Type: application/json\r
@@ -85,6 +85,8 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(STATISTICS),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(METRICS),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+        # a Python process would read a line for each request, at a sixth of what the endpoint answers; it counts itself
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.25",  # a manager is replaced when three fail
         # a load balancer elsewhere would have to hear of it; HAProxy is told at once
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
