@@ -261,6 +261,15 @@ def test_rollback_goes_back_one_champion_at_a_time(job: Job, bundles: list[str])
     assert champion(job) == 1
 
 
+def test_what_was_rolled_back_challenges_nobody(job: Job, bundles: list[str]) -> None:
+    register(job, *bundles)
+    for version in (1, 3):
+        registry.crown(NAME, version, job.tracking_uri)
+    assert registry.find(f"models:/{NAME}@challenger", job.tracking_uri) == f"models:/{NAME}/3"
+    registry.rollback(NAME, job.tracking_uri)
+    assert registry.find(f"models:/{NAME}@challenger", job.tracking_uri) is None
+
+
 def test_rollback_without_a_champion_is_one_line(job: Job, bundles: list[str]) -> None:
     register(job, bundles[0])
     with pytest.raises(UserError, match="has no champion"):

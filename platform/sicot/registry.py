@@ -137,13 +137,14 @@ def supersede(uri: str, before: str, bundle_folder: str, note: str, tracking_uri
 def carry(bundle_folder: str, name: str, uri: str) -> str:
     """A local folder with the bundle and the products enrolled in the champion that it was not trained on.
 
-    The given folder where there is nothing to carry: the champion has none, or the bundle has products of its own.
+    The given folder where there is nothing to carry. What the bundle has enrolled itself stays; a product that was
+    withdrawn from the champion since the bundle got it comes back with it.
     """
     client = track.connect(uri)
     with track.talking(uri):
         known = client.search_registered_models(f"name = {name!r}")
     champion = _alias(client, name, CHAMPION) if known else None
-    if champion is None or _enrolled(bundle_folder):
+    if champion is None:
         return bundle_folder
     theirs = fetch(f"models:/{name}/{champion}", uri)
     if not _enrolled(theirs):
@@ -278,7 +279,10 @@ def challenge(name: str, version: int, uri: str) -> None:
 
 
 def rollback(name: str, tracking_uri: str) -> int:
-    """Give `champion` back to the version that had it before; returns that version."""
+    """Give `champion` back to the version that had it before; returns that version.
+
+    The one that loses it does not go on as the challenger.
+    """
     client = track.connect(tracking_uri)
     champion = _alias(client, name, CHAMPION)
     if champion is None:
@@ -287,8 +291,11 @@ def rollback(name: str, tracking_uri: str) -> int:
     if previous is None:
         raise UserError(f"version {champion} is the first champion of {name}: nothing to roll back to")
     _get(client, name, previous)
+    is_challenger = _alias(client, name, CHALLENGER) == champion
     with track.talking(tracking_uri):
         client.set_registered_model_alias(name, CHAMPION, previous)
+        if is_challenger:
+            client.delete_registered_model_alias(name, CHALLENGER)
     return int(previous)
 
 

@@ -161,7 +161,9 @@ speak();
 listen();
 drawPhotos();
 try {
-  about = await (await fetch("/v1/model")).json();
+  const response = await fetch("/v1/model");
+  if (!response.ok) throw new Error(response.statusText);
+  about = await response.json();
   limits = about.limits;
   page.feedback = about.feedback === true;
   $("k").max = limits.max_k;

@@ -55,7 +55,7 @@ for (const [path, operations] of Object.entries(description.paths)) {
     card.append(heading, ...operation.description.split("\n\n").map((part) => prose("p", part)));
     const form = operation.requestBody?.content["multipart/form-data"]?.schema;
     const parameters = (operation.parameters ?? []).map((it) => [it.name, [typeOf(it.schema), ...bounds(it.schema)].join(", "), it.description]);
-    const asked = form ? rows(form) : parameters;
+    const asked = [...(form ? rows(form) : []), ...parameters.filter(([name]) => !form || name.startsWith("X-"))];
     if (asked.length) card.append(create("h3", "Request"), table(asked));
     const good = Object.keys(operation.responses).find((status) => status.startsWith("2"));
     const answer = operation.responses[good].content?.["application/json"];

@@ -59,6 +59,20 @@ def test_what_a_killed_process_had_acknowledged_is_there(store: Store, url: str)
         assert len(rows) <= count + 1  # one may have been written and not yet acknowledged
 
 
+def test_what_comes_late_does_not_undo_what_was_said_since(store: Store) -> None:
+    store.keep(Feedback("r", 20.0, "corrected", "hat"))
+    store.keep(Feedback("r", 10.0, "accepted"))
+    assert kept(store) == [("r", "corrected", "hat")]
+    store.keep(Feedback("r", 30.0, "accepted"))
+    assert kept(store) == [("r", "accepted", None)]
+
+
+@pytest.mark.parametrize("url", ["postgresql://shop@host/sicot?password=secret", "postgresql://host:port/sicot"])
+def test_an_address_that_would_show_its_password_or_is_none_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match=r"^serve\.feedback: write postgresql://|^serve\.feedback: write sqlite"):
+        Store(url)
+
+
 def test_processes_that_make_the_tables_at_once_agree(url: str) -> None:
     Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     stores, together = [Store(url) for _ in range(8)], threading.Barrier(8)

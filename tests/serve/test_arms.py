@@ -12,6 +12,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.datastructures import Headers
 
 from sicot import config
 from sicot.bundle import Ranked
@@ -101,6 +102,13 @@ def test_who_is_tried_is_told():
     about = talk(Two(), lambda client: client.get("/v1/model"), settings(0.5)).json()
     assert (about["version"], about["challenger"]["version"], about["feedback"]) == ("3", "4", False)
     assert talk(Two(), lambda client: client.get("/v1/model")).json()["challenger"] is None
+
+
+def test_a_visitor_may_be_called_in_any_language():
+    name = "客户 17"
+    assert arms.visitor(Headers(raw=[(b"x-visitor-id", name.encode())])) == name
+    answers = ask(Two(), settings(0.4), [{"x-visitor-id": f"{name}{n}".encode()} for n in range(60)])
+    assert {each.arm for each in answers} == {"champion", "challenger"}
 
 
 def test_a_visitors_name_has_an_end():

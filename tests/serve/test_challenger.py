@@ -93,6 +93,18 @@ def test_a_challenger_that_wins_is_champion_without_being_loaded_again(
     assert all(thread.is_alive() for thread in replica.now.batches.threads)
 
 
+def test_two_that_change_places_are_not_loaded_again(store: config.Job, made: Callable[[], Replica]) -> None:
+    replica = made()
+    old, new = replica.now, replica.challenger
+    with replica._taking_up:  # so that it meets both at once
+        registry.crown(NAME, 2, store.tracking_uri)
+        registry.challenge(NAME, 1, store.tracking_uri)
+    becomes(replica, "2", "1")
+    assert (replica.now, replica.challenger) == (new, old)
+    time.sleep(0.2)  # what no longer answers has been closed
+    assert all(thread.is_alive() for each in (old, replica.now) for thread in each.batches.threads)
+
+
 def test_without_the_alias_an_endpoint_starts_and_takes_one_up_later(
     store: config.Job, made: Callable[[], Replica]
 ) -> None:

@@ -27,7 +27,7 @@ PARAMETER = {
 
 def visitor(headers: Headers) -> str | None:
     """Who visits; None if the request does not say. :class:`Problem` 422 if that is too long."""
-    name = headers.get(HEADER, "").strip()
+    name = headers.get(HEADER, "").encode("latin-1").decode(errors="replace").strip()  # HTTP knows bytes alone
     if len(name) > MAX_VISITOR:
         raise Problem(422, "bad_field", f"{HEADER}: at most {MAX_VISITOR} characters")
     return name or None
@@ -41,7 +41,7 @@ def rival(models: Models, settings: config.Serve) -> Model | None:
 def choose(models: Models, settings: config.Serve, name: str) -> tuple[Arm, Model]:
     """The model for a visitor, or for a request without one by its id, and which of the two it is."""
     tried = rival(models, settings)
-    if tried is not None and challenged(name, settings.challenger or "", settings.challenger_share):
+    if tried is not None and challenged(name, tried.info.digest, settings.challenger_share):
         return "challenger", tried
     return "champion", models.now
 
@@ -53,7 +53,7 @@ def challenged(name: str, challenger: str, share: float) -> bool:
 
     Args:
         name: of the visitor.
-        challenger: the model as the settings call it.
+        challenger: digest of the model.
         share: of visitors, in [0, 1].
     """
     drawn = hashlib.sha256(f"{challenger}\n{name}".encode()).digest()[:7]

@@ -52,6 +52,7 @@ class Replica:
         self.teacher, self._taking_up = teacher, Lock()
         self.telemetry = Telemetry(settings, Export())
         self.challenger: Served | None = None
+        self._before: dict[str, Served] = {}
         self.now = self._served(registry.resolve(settings.model, tracking_uri))
         try:
             self._follow_challenger()
@@ -116,12 +117,12 @@ class Replica:
         Requests that are under way are answered by the model that they met.
         """
         with self._taking_up:
-            before = self._answering()
+            before = self._before = self._answering()
             try:
                 for each in follow:
                     each()
             finally:
-                now = self._answering()
+                now, self._before = self._answering(), {}
                 for uri in before.keys() - now.keys():
                     closing = Timer(LINGER, before[uri].batches.close)
                     closing.daemon = True
@@ -150,7 +151,5 @@ class Replica:
             self.challenger = self._served(uri)
 
     def _served(self, uri: str) -> Served:
-        """The model, loaded; a challenger that becomes champion is."""
-        if self.challenger and self.challenger.uri == uri:
-            return self.challenger
-        return Served(uri, self.settings, self.tracking_uri, self.telemetry)
+        """The model, loaded; one that answered a moment ago in the other part is."""
+        return self._before.get(uri) or Served(uri, self.settings, self.tracking_uri, self.telemetry)

@@ -180,7 +180,11 @@ class Store:
         insert = self._insert(FEEDBACK).values(row)
         changed = {name: insert.excluded[name] for name in row if name not in ("request_id", "kind")}
         with self._writing() as connection:
-            connection.execute(insert.on_conflict_do_update(index_elements=["request_id", "kind"], set_=changed))
+            keys, newer = (
+                ["request_id", "kind"],
+                FEEDBACK.c.time <= insert.excluded.time,
+            )  # this may have hung meanwhile
+            connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed, where=newer))
 
     def rows(self, select: sa.Select[*tuple[Any, ...]]) -> Iterator[Any]:
         """What a query finds, some rows at a time."""
@@ -220,8 +224,12 @@ def _address(url: str) -> sa.URL:
     try:
         address = sa.make_url(url)
         backend = address.get_backend_name()
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise UserError("serve.feedback: write sqlite:///file.db or postgresql://user@host/name") from None
+    if "password" in address.query:  # only the one before the @ is kept out of logs
+        raise UserError(
+            "serve.feedback: write postgresql://user:password@host/name, or put the password into ~/.pgpass"
+        )
     if backend in ("postgresql", "postgres"):
         return address.set(drivername="postgresql+psycopg")
     if backend != "sqlite" or address.database in (None, "", ":memory:"):
