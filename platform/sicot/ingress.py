@@ -85,8 +85,6 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(STATISTICS),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(METRICS),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
-        # a Python process would read a line for each request, at a sixth of what the endpoint answers; it counts itself
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.25",  # a manager is replaced when three fail
         # a load balancer elsewhere would have to hear of it; HAProxy is told at once
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
