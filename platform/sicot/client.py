@@ -21,16 +21,15 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import httpx
 
-from sicot.endpoint.schema import About, Change, Error, Found, Kept, Recognition
+from sicot.endpoint.schema import VISITOR, About, Change, Error, Found, Kept, Recognition
+from sicot.feedback import Outcome
 
 AGAIN = (429, 502, 503, 504)
 """Answers that say: later."""
-VISITOR = "X-Visitor-ID"
-Outcome = Literal["accepted", "corrected", "converted"]
 SHORT = 1000
 """Bytes of words that go into the address; more, each of which takes three there, are sent as a form."""
 PATIENCE = 150.0

@@ -1,11 +1,6 @@
 // Draws /openapi.json: one card for each operation. Nothing is fetched from elsewhere.
 
-const create = (tag, text, className) => {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (className) element.className = className;
-  return element;
-};
+import { create } from "./elements.js";
 
 const description = await (await fetch("/openapi.json")).json();
 const main = document.querySelector("main");

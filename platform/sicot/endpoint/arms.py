@@ -9,15 +9,15 @@ from starlette.datastructures import Headers
 
 from sicot import config
 from sicot.endpoint.errors import Problem
-from sicot.feedback.store import Arm
+from sicot.endpoint.schema import VISITOR
+from sicot.feedback import Arm
 
 if TYPE_CHECKING:
     from sicot.endpoint.api import Model, Models
 
-HEADER = "X-Visitor-ID"
 MAX_VISITOR = 200
 PARAMETER = {
-    "name": HEADER,
+    "name": VISITOR,
     "in": "header",
     "schema": {"type": "string", "maxLength": MAX_VISITOR},
     "description": "Who visits, called as you like: the same visitor meets the same model. Only a hash is kept.",
@@ -27,9 +27,9 @@ PARAMETER = {
 
 def visitor(headers: Headers) -> str | None:
     """Who visits; None if the request does not say. :class:`Problem` 422 if that is too long."""
-    name = headers.get(HEADER, "").encode("latin-1").decode(errors="replace").strip()  # HTTP knows bytes alone
+    name = headers.get(VISITOR, "").encode("latin-1").decode(errors="replace").strip()  # HTTP knows bytes alone
     if len(name) > MAX_VISITOR:
-        raise Problem(422, "bad_field", f"{HEADER}: at most {MAX_VISITOR} characters")
+        raise Problem(422, "bad_field", f"{VISITOR}: at most {MAX_VISITOR} characters")
     return name or None
 
 

@@ -16,8 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sicot import bundle, config
 from sicot.endpoint.schema import MAX_REQUEST_ID
-from sicot.feedback import store
-from sicot.feedback.store import Answered, Arm, Store
+from sicot.feedback import Arm, store
+from sicot.feedback.store import Answered, Store
 
 if TYPE_CHECKING:
     from sicot.endpoint.api import Model

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from sicot.feedback import Arm, Outcome
+
+VISITOR = "X-Visitor-ID"
+"""Header that says who visits."""
 MAX_TITLE = 2000
 MAX_TAGS = 64
 MAX_REQUEST_ID = 200
@@ -65,7 +69,7 @@ class Feedback(Words):
 
     request_id: Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID)]
     """Of the answer."""
-    outcome: Literal["accepted", "corrected", "converted"]
+    outcome: Outcome
     """The answer was right; another product is right; or it ended in what the shop is after, such as a purchase."""
     label: Annotated[str, Field(max_length=MAX_LABEL)] = ""
     """The right product, needed with `corrected`; else the one accepted or converted, by default the answer's first."""
@@ -83,7 +87,7 @@ class Kept(Wire):
 
     request_id: str
     """Of the answer."""
-    outcome: Literal["accepted", "corrected", "converted"]
+    outcome: Outcome
     """What became of it."""
 
 
@@ -125,7 +129,7 @@ class Recognition(Wire):
     """The request's X-Request-ID, or a fresh one."""
     model: Model
     """Which model answered."""
-    arm: Literal["champion", "challenger"] = "champion"
+    arm: Arm = "champion"
     """Whether that is the model for everyone, or the one that is tried on a share of visitors."""
     ranked: list[Class]
     """The k most likely classes, best first."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import sqlalchemy as sa
 
 from sicot.errors import UserError
+from sicot.feedback import Arm
 from sicot.feedback.shares import Share, Sums, difference
 from sicot.feedback.store import ANSWER, CONVERSION, FEEDBACK, VERDICT, Store
 from sicot.prepare.prepared import ENROLLED, GROUPS
@@ -23,7 +24,7 @@ MEASURES = {
     "conversion": "visitors who converted; answers, where nobody said who visits",
 }
 ALL = "all"
-ARMS = ("champion", "challenger")
+ARMS = get_args(Arm)
 Figures = dict[tuple[str, str, str], dict[str, Sums]]
 """By arm, version and group: the sums of each measure."""
 Shares = dict[str, dict[str, Share]]

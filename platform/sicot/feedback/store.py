@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -27,12 +27,11 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from sicot.errors import UserError
+from sicot.feedback import Arm, Outcome
 
 VERSION = "1"
 SECONDS = 5
 """That a connection, a lock or a statement is waited for at most: people wait for the answer."""
-Arm = Literal["champion", "challenger"]
-Outcome = Literal["accepted", "corrected", "converted"]
 VERDICT, CONVERSION = "verdict", "conversion"
 
 TABLES = sa.MetaData()
