@@ -15,7 +15,7 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3 python; do \
 	&& command -v $$each && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop demo fashion zh_mall million serve mlflow bench test test-system test-all packages lint format lock clean
+.PHONY: help install develop demo fashion zh_mall million serve mlflow bench test test-system test-all packages lint format proto lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ $(READY_DEV): $(READY) requirements-dev.txt
 	@mv $(READY) $(VENV)/.unfinished
 	$(BIN)/python -m pip install -r requirements-dev.txt
 	@mv $(VENV)/.unfinished $(READY) && touch $@
+
+proto: $(READY_DEV) ## Write the Python of platform/sicot/rpc/recognizer.proto anew
+	cd platform && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. sicot/rpc/recognizer.proto
 
 lock: ## Pin the newest versions that pyproject.toml allows, into requirements*.txt
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -4,7 +4,7 @@
     serve run serve_apps.recognizer:app model=models:/sicot/3      another model, or the folder of a bundle
     serve deploy serve_apps/local.yaml                             on a cluster that is up
 
-Arguments are the settings of `sicot.config.Serve` (without host and port, which are Ray Serve's own) and
+Arguments are the settings of `sicot.config.Serve` (without host and ports, which are Ray Serve's own) and
 `tracking_uri`; where they are missing, SICOT_MODEL and MLFLOW_TRACKING_URI are read from the environment.
 """
 
@@ -24,13 +24,18 @@ from sicot.endpoint.replica import Replica
 from sicot.errors import UserError
 from sicot.feedback import store
 
+PORTS = {"host", "port", "grpc_port"}
+"""Settings that are Ray Serve's own."""
+
 
 def build(args: dict[str, Any]) -> Application:
     """The application for these arguments. :class:`UserError` names the one that is wrong, or the missing model."""
     given = {"model": os.environ.get("SICOT_MODEL", config.Serve().model), **args}
     tracking_uri = given.pop("tracking_uri", None) or os.environ.get("MLFLOW_TRACKING_URI") or config.Job().tracking_uri
-    if given.keys() & {"host", "port"}:
-        raise UserError("host and port are not the application's: give them as http_options of the Serve config")
+    if given.keys() & PORTS:
+        raise UserError(
+            "host, port and grpc_port are not the application's: give them as http_options or grpc_options of Ray Serve"
+        )
     try:
         settings = config.Serve(**given)
     except ValidationError as error:
@@ -73,7 +78,7 @@ def start(settings: config.Serve, tracking_uri: str) -> str:
     Raises:
         UserError: there is no such model, the port cannot be opened, or the cluster is too small.
     """
-    application = build({**settings.model_dump(exclude={"host", "port"}), "tracking_uri": tracking_uri})
+    application = build({**settings.model_dump(exclude=PORTS), "tracking_uri": tracking_uri})
     url = server.listen(settings)
     server.deploy(application)
     return url

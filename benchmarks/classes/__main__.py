@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import signal
 from typing import Any
 
 import matplotlib
@@ -38,7 +39,10 @@ def main() -> None:
     with tqdm(wanted, desc="classes", unit=" measurements") as bar:
         for label, setting in bar:
             bar.set_postfix_str(f"{label}, {setting.classes:,} classes, {setting.workers} worker(s)")
-            rows.append(_row(label, run(setting)))
+            if figures := run(setting):
+                rows.append(_row(label, figures))
+            else:
+                bar.write(f"left out: {label} at {setting.classes:,} classes: the machine has too little memory")
     _ratios(rows)
     place = record.record("classes", rows)
     draw(rows).savefig(place.with_suffix(".png"), dpi=120)
@@ -71,7 +75,7 @@ def settings(options: argparse.Namespace) -> Any:
                 *([("ours, fixed", "ours", FIXED)] if "ours" in options.methods else []),
             ]:
                 table, logits = 4 * classes * options.dimension, 8 * classes * options.batch
-                tables = {"dense": 3 * workers, "partial_dense_grad": 3}.get(method, 2)
+                tables = {"dense": 3 * workers, "adaptive": 3 * workers, "partial_dense_grad": 3}.get(method, 2)
                 need = tables * table + (3 * logits if method == "dense" else 0)
                 if options.device == "cpu" and need > 0.8 * memory:
                     print(f"left out: {label} at {classes:,} classes needs {need / 2**30:.0f} GiB", flush=True)
@@ -93,8 +97,8 @@ def settings(options: argparse.Namespace) -> Any:
                 )
 
 
-def run(setting: Setting) -> dict[str, Any]:
-    """One measurement, in as many new processes as it has workers."""
+def run(setting: Setting) -> dict[str, Any] | None:
+    """One measurement, in as many new processes as it has workers; None if the system has killed one for its memory."""
     spawn = multiprocessing.get_context("spawn")
     (port,) = ports.free()
     processes, pipes = [], []
@@ -107,6 +111,10 @@ def run(setting: Setting) -> dict[str, Any]:
     try:
         return measured([pipe.recv() for pipe in pipes])
     except EOFError as error:
+        for process in processes:
+            process.join(timeout=60)
+        if any(process.exitcode == -signal.SIGKILL for process in processes):
+            return None
         raise SystemExit(f"error: a worker of {setting} ended before it had measured anything") from error
     finally:
         for process in processes:

@@ -452,6 +452,8 @@ class Serve(Section):
     """Address to listen on; another than this machine's own needs `keys`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on."""
+    grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port to listen on for gRPC as well (sicot/rpc/recognizer.proto); without one, HTTP alone is spoken."""
     keys: str | None = None
     """File, path or URI, of the keys that let clients in (see python -m jobs.key); or their lines in the environment
     variable SICOT_KEYS. Without keys, only this machine is answered."""

@@ -50,6 +50,8 @@ s|^ *errorfile \(50[234]\) .*|    errorfile \1 {folder}/full.http|
 """
 AT_ONCE, QUEUE = 64, 1000
 """Requests of a replica at once, enough for full batches; and how long others wait, milliseconds."""
+MESSAGE_BYTES = 64 * 2**20
+"""Of a gRPC message, which is read whole before `serve.max_bytes` is looked at; Ray Serve's own limit is 2 GiB."""
 MESSAGE = {"code": "full", "message": "too many requests are waiting: try again in a moment"}
 FULL = """HTTP/1.1 503 Service Unavailable\r
 Content-Type: application/json\r
@@ -85,6 +87,7 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(STATISTICS),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(METRICS),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MESSAGE_BYTES),
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.25",  # a manager is replaced when three fail
         # a load balancer elsewhere would have to hear of it; HAProxy is told at once
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",

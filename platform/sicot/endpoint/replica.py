@@ -16,17 +16,20 @@ from fastapi import FastAPI
 from ray.exceptions import RayActorError
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
+from ray.serve.grpc_util import RayServegRPCContext
 from ray.serve.handle import DeploymentHandle
 
 from sicot import config, registry
 from sicot.bundle import Query
-from sicot.endpoint import api, server
+from sicot.endpoint import api, rpc, server
 from sicot.endpoint.classes import Away
 from sicot.endpoint.export import Export
 from sicot.endpoint.served import Served
 from sicot.endpoint.telemetry import FLUSH_SECONDS, Telemetry
 from sicot.enrol import Conflict
 from sicot.errors import UserError
+from sicot.rpc.recognizer_pb2 import Query as RpcQuery
+from sicot.rpc.recognizer_pb2 import Recognition
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,12 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve calls this once the model is loaded."""
-        return api.create(self, self.settings, self.page, self.telemetry)
+        self.web = api.create(self, self.settings, self.page, self.telemetry)
+        return self.web
+
+    async def Recognize(self, query: RpcQuery, grpc_context: RayServegRPCContext) -> Recognition:
+        """Ray Serve calls this, by its name in the protocol, for a call by gRPC."""
+        return await rpc.recognize(self.web, query, grpc_context)
 
     async def enrol(self, label: str, queries: Sequence[Query], who: str) -> Served:
         """See :class:`sicot.endpoint.api.Models`."""

@@ -9,6 +9,7 @@ from ray.serve import Application
 from ray.serve.context import _get_global_client
 
 from sicot import cluster, config, ports
+from sicot.endpoint import rpc
 from sicot.endpoint.keys import Keys, is_loopback
 from sicot.errors import UserError
 
@@ -28,14 +29,21 @@ def listen(settings: config.Serve) -> str:
     if running is None:
         host, port = settings.host, free_port(settings.host, settings.port)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        if settings.grpc_port is not None:
+            free_port(host, settings.grpc_port, "grpc_port")
         serve.start(
             http_options={"host": host, "port": port},
+            grpc_options=rpc.options(settings),
             logging_config={"enable_access_log": False, "log_level": "ERROR"},
         )
     else:
         host, port = running.http_config.host, running.http_config.port
         if settings.port not in (0, port):
             raise UserError(f"Ray Serve listens on port {port} already: use that port, or run `serve shutdown` first")
+        if settings.grpc_port is not None:
+            raise UserError(
+                "Ray Serve runs already: give it gRPC where it is started (grpc_options), not --serve.grpc_port"
+            )
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
@@ -48,8 +56,8 @@ def guard(host: str | None, settings: config.Serve) -> None:
         raise UserError(f"listening on {host} lets others in: make keys (python -m jobs.key) and give --serve.keys")
 
 
-def free_port(host: str, port: int) -> int:
-    """``port`` if it can be opened on ``host``, a free one for 0. :class:`UserError` if it cannot."""
+def free_port(host: str, port: int, setting: str = "port") -> int:
+    """``port`` if it can be opened on ``host``, a free one for 0. :class:`UserError`, naming ``setting``, if not."""
     try:
         if port:
             ports.try_port(host, port)
@@ -57,7 +65,8 @@ def free_port(host: str, port: int) -> int:
     except OSError as error:
         raise UserError(
             f"port {port} on {host} cannot be opened ({error.strerror}): "
-            "stop what uses it, or choose another with --serve.port (0 takes a free one)"
+            f"stop what uses it, or choose another with --serve.{setting}"
+            + (" (0 takes a free one)" if setting == "port" else "")
         ) from error
 
 
