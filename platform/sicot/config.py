@@ -490,6 +490,8 @@ class Serve(Section):
     feedback: str | None = None
     """Database that keeps answers and what clients say of them: sqlite:///feedback.db, where all replicas are on one
     machine, or postgresql://user@host/name (the password can come from ~/.pgpass). Without one, neither is kept."""
+    feedback_days: Annotated[int, Field(ge=0)] = 365
+    """Answers and feedback are deleted from the database after so many days; 0: never."""
 
 
 class Tune(Section):

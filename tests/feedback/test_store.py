@@ -59,6 +59,20 @@ def test_what_a_killed_process_had_acknowledged_is_there(store: Store, url: str)
         assert len(rows) <= count + 1  # one may have been written and not yet acknowledged
 
 
+def test_what_is_too_old_is_forgotten_and_nothing_else(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sicot.feedback.store.FORGOTTEN", 3)
+    store.record([answered(f"r{n}", time=float(n)) for n in range(20)])
+    for n in range(0, 20, 2):
+        store.keep(Feedback(f"r{n}", n + 5.0, "accepted"))
+        store.keep(Feedback(f"r{n}", n + 50.0, "converted"))
+    assert store.forget(before=12.0) == 12 + 4
+    assert {row.request_id for row in store.rows(sa.select(ANSWER))} == {f"r{n}" for n in range(12, 20)}
+    verdicts = {request_id for request_id, outcome, _ in kept(store) if outcome == "accepted"}
+    assert verdicts == {f"r{n}" for n in range(8, 20, 2)}
+    assert len([1 for _, outcome, _ in kept(store) if outcome == "converted"]) == 10
+    assert store.forget(before=12.0) == 0
+
+
 def test_what_comes_late_does_not_undo_what_was_said_since(store: Store) -> None:
     store.keep(Feedback("r", 20.0, "corrected", "hat"))
     store.keep(Feedback("r", 10.0, "accepted"))

@@ -205,6 +205,18 @@ def test_answers_wait_for_a_database_that_is_away_and_no_longer_than_there_is_ro
     notes.close()
 
 
+def test_an_endpoint_deletes_what_is_older_than_it_should_keep(url: str) -> None:
+    kept, day = Store.open(url), 24 * 3600.0
+    now = time.time()
+    kept.record([answered("old", time=now - 8 * day), answered("young", time=now - 6 * day)])
+    notes = Journal(kept, days=7)
+    deadline = time.monotonic() + 20
+    while len(list(kept.rows(sa.select(ANSWER)))) > 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [row.request_id for row in kept.rows(sa.select(ANSWER))] == ["young"]
+    notes.close()
+
+
 def test_an_endpoint_that_ends_has_written_down_what_it_answered(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "PAUSE", 60)
     notes = Journal(Store(url))

@@ -139,4 +139,6 @@ def _form(settings: config.Serve) -> dict[str, Any]:
         "required": ["label"],
         "description": f"At most {settings.max_enrol_bytes:,} bytes.",
     }
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
+    words = {**form, "properties": {name: field for name, field in fields.items() if name != "image"}}
+    content = {"multipart/form-data": {"schema": form}, "application/x-www-form-urlencoded": {"schema": words}}
+    return {"requestBody": {"required": True, "content": content}}

@@ -28,13 +28,15 @@ MOST, BATCH = 10_000, 500
 """Answers that wait at most, and that are written at once."""
 PAUSE = 1.0
 """Seconds between batches: feedback on an answer comes later than that."""
+FORGET = 3600.0
+"""Seconds between looks for what is too old."""
 LONGEST = 30.0
 """Seconds between attempts, at most, while the database is away."""
 
 
 def of(settings: config.Serve) -> Journal | None:
     """The journal of an endpoint; None for one that keeps nothing. :class:`UserError` if `feedback` is no database."""
-    return Journal(Store(settings.feedback)) if settings.feedback else None
+    return Journal(Store(settings.feedback), settings.feedback_days) if settings.feedback else None
 
 
 def closing(journal: Journal | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -61,10 +63,14 @@ def note(
 
 
 class Journal:
-    """Takes answers and writes them to the database; those that find no room are counted as ``dropped``."""
+    """Takes answers and writes them to the database; those that find no room are counted as ``dropped``.
 
-    def __init__(self, kept: Store, most: int = MOST) -> None:
-        self.store, self.dropped = kept, 0
+    What is older than so many ``days`` is deleted there; 0 deletes nothing.
+    """
+
+    def __init__(self, kept: Store, days: int = 0, most: int = MOST) -> None:
+        self.store, self.days, self.dropped = kept, days, 0
+        self._forget_at = time.monotonic()
         self.waiting: Queue[Answered] = Queue(most)
         self._closing = Event()
         self._thread = Thread(target=self._work, name="journal", daemon=True)
@@ -92,7 +98,17 @@ class Journal:
             if self.dropped > told:
                 log.error("%d answers were not written down: %s is away or slow", self.dropped - told, self.store.name)
                 told = self.dropped
+            if self.days and time.monotonic() >= self._forget_at:
+                self._forget()
             self._closing.wait(PAUSE if self.waiting.qsize() < BATCH else 0)
+
+    def _forget(self) -> None:
+        self._forget_at = time.monotonic() + FORGET
+        try:
+            if gone := self.store.forget(time.time() - self.days * 24 * 3600):
+                log.warning("%d answers and feedback of more than %d days ago were deleted", gone, self.days)
+        except Exception as error:  # noqa: BLE001  the next time, then
+            log.error("nothing was deleted from %s: %r", self.store.name, error)
 
     def _batch(self) -> list[Answered]:
         batch: list[Answered] = []

@@ -32,6 +32,8 @@ from sicot.feedback import Arm, Outcome
 VERSION = "1"
 SECONDS = 5
 """That a connection, a lock or a statement is waited for at most: people wait for the answer."""
+FORGOTTEN = 1000
+"""Rows that are deleted at once."""
 VERDICT, CONVERSION = "verdict", "conversion"
 
 TABLES = sa.MetaData()
@@ -61,6 +63,7 @@ FEEDBACK = sa.Table(
     sa.Column("image", sa.LargeBinary),  # of a correction
     sa.Column("title", sa.Text),
     sa.Column("tags", sa.Text),  # JSON
+    sa.Index("feedback_time", "time"),
 )
 
 
@@ -179,11 +182,27 @@ class Store:
         insert = self._insert(FEEDBACK).values(row)
         changed = {name: insert.excluded[name] for name in row if name not in ("request_id", "kind")}
         with self._writing() as connection:
-            keys, newer = (
-                ["request_id", "kind"],
-                FEEDBACK.c.time <= insert.excluded.time,
-            )  # this may have hung meanwhile
-            connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed, where=newer))
+            newer = FEEDBACK.c.time <= insert.excluded.time  # this may have hung meanwhile
+            connection.execute(
+                insert.on_conflict_do_update(index_elements=["request_id", "kind"], set_=changed, where=newer)
+            )
+
+    def forget(self, before: float) -> int:
+        """Delete answers and feedback from before a time, seconds since 1970; gives how many.
+
+        Some at a time: nobody who writes meanwhile waits for all of them.
+        """
+        _, gone = self.salt, 0
+        for table in (ANSWER, FEEDBACK):
+            keys = sa.tuple_(*table.primary_key.columns)
+            old = sa.select(*table.primary_key.columns).where(table.c.time < before).limit(FORGOTTEN)
+            while True:
+                with self._writing() as connection:
+                    count = connection.execute(sa.delete(table).where(keys.in_(old))).rowcount
+                gone += count
+                if count < FORGOTTEN:
+                    break
+        return gone
 
     def rows(self, select: sa.Select[*tuple[Any, ...]]) -> Iterator[Any]:
         """What a query finds, some rows at a time."""
