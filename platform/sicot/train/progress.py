@@ -9,14 +9,19 @@ from sicot.train.worker import Progress
 
 
 def lines(name: str, epochs: int, seconds: float = 15.0) -> Progress:
-    """Print a line now and then: at most one in so many seconds."""
-    last = time.monotonic()
+    """Print a line now and then, with the time left at the speed so far: at most one in so many seconds."""
+    begun = last = time.monotonic()
+    before: float | None = None  # epochs that were done when this process began
 
     def progress(epoch: int, step: int, steps: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > seconds:
-            last = time.monotonic()
-            print(f"{name}epoch {epoch + 1}/{epochs}  step {step}/{steps}", flush=True)
+        nonlocal last, before
+        now, done = time.monotonic(), epoch + step / steps
+        if before is None:
+            before = epoch + (step - 1) / steps
+        if now - last > seconds:
+            last = now
+            left = _clock((now - begun) / (done - before) * (epochs - done))
+            print(f"{name}epoch {epoch + 1}/{epochs}  step {step}/{steps}  {left} left", flush=True)
 
     return progress
 
@@ -28,5 +33,9 @@ def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
     return (
         f"epoch {metrics['epoch']}/{epochs}  loss {metrics['loss/loss']:.3f}  "
         f"validation: photo {metrics['val/image/top1']:.1%}{words}  "
-        f"{metrics['images_per_s']:.0f} images/s  {int(left // 60)}:{int(left % 60):02d} left"
+        f"{metrics['images_per_s']:.0f} images/s  {_clock(left)} left"
     )
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"

@@ -24,7 +24,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from safetensors.torch import load_file
 from torch import nn
 
-from sicot import bundle, cluster, storage
+from sicot import bundle, cluster, origin, storage
 from sicot.config import Experiment
 from sicot.errors import UserError
 from sicot.prepare.prepared import PreparedSet
@@ -81,7 +81,7 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
         result = trainer.fit()
     except TrainingFailedError as error:
         raise UserError(f"training stopped: {_first_cause(error)}; mend it and run the same command again") from error
-    return _bundle(experiment, prepared, result, place, settings)
+    return _bundle(experiment, prepared, result, place, settings, run)
 
 
 def fingerprint(experiment: Experiment, prepared: PreparedSet) -> str:
@@ -152,7 +152,9 @@ PHOTOS = 512
 """Photos that the engine is measured on."""
 
 
-def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: str, settings: str) -> str:
+def _bundle(
+    experiment: Experiment, prepared: PreparedSet, result: Any, place: str, settings: str, run: Run | None
+) -> str:
     """Write the bundle from the last checkpoint."""
     model = worker.build(experiment, prepared)
     sharded = shards.is_sharded(experiment, len(prepared.classes))
@@ -169,6 +171,9 @@ def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: s
         "seconds": round(result.metrics["seconds"], 1),
         "images_per_s": round(result.metrics["images_per_s"], 1),
         "train": experiment.train.model_dump(mode="json"),
+        "commit": origin.commit(),
+        "mlflow_run": run.id if run else "",
+        "ray_job": origin.submission(),
     }
     index = experiment.index if sharded or len(prepared.classes) > experiment.index.above else None
     queries_ND = None
