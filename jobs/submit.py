@@ -1,8 +1,8 @@
 """Send a job to a cluster and follow it: log, progress with the time left, Ctrl-C to turn away or to stop it.
 
-    python -m jobs.submit train --preset demo --storage s3://shop/sicot     any job by its name, then what that job takes
-    python -m jobs.submit search --preset demo --help                       what it takes
-    python -m jobs.submit --attach demo                                     follow a job again, by its run or its id
+    python -m jobs.submit train --preset demo --storage s3://shop/sicot    any job by its name, then its settings
+    python -m jobs.submit search --help                                    what it takes
+    python -m jobs.submit --attach demo                                    follow a job again, by its run or its id
 
 The cluster is found as Ray's own commands find it (`RAY_API_SERVER_ADDRESS`, `RAY_AUTH_MODE=token`), or at `--address`.
 A job that is at work already is joined, one that was interrupted goes on. The exit code is the job's (1 where Ray does

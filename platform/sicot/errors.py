@@ -24,7 +24,9 @@ def mask(text: str) -> str:
 def door(main: Callable[[], None]) -> None:
     """Run a job's ``main``; end the process with 0, or with one line on stderr and 2 (130 on Ctrl-C).
 
-    SIGTERM, which stops a submitted job, ends it like Ctrl-C: what it has open is closed. What is not the user's to mend keeps its traceback. ``SICOT_DEBUG=1`` shows it always.
+    SIGTERM, which stops a submitted job, ends it like Ctrl-C: what it has open is closed.
+
+    What is not the user's to mend keeps its traceback. ``SICOT_DEBUG=1`` shows it always.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # until Ray puts in one like it
     try:

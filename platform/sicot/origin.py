@@ -1,8 +1,8 @@
 """Where this process comes from: the job that was submitted to a cluster, who sent it, and with which code.
 
-`python -m jobs.submit` writes user and commit into the job's metadata, since neither the one nor the repository is there
-where the job runs; Ray hands the metadata to the job's process. What the job finds out, it adds (:func:`tell`), and the
-dashboard's page of the job and `python -m jobs.list` show it.
+`python -m jobs.submit` writes user and commit into the job's metadata, since neither is there where the job runs; Ray
+hands the metadata to the job's process. What the job finds out, it adds (:func:`tell`), and the dashboard's page of the
+job and `python -m jobs.list` show it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def tell(facts: Mapping[str, str]) -> None:
     if not submission() or "RAY_ADDRESS" not in os.environ:
         return
     from ray._private.ray_constants import KV_NAMESPACE_JOB
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.dashboard.modules.job.common import JobInfoStorageClient
     from ray.exceptions import RayError
 

@@ -1,9 +1,9 @@
 """MLflow: where every job leaves its settings, figures and files.
 
 The process that starts a job owns its run: it opens it with :func:`run`, hands the :class:`Run` to whoever logs
-(it may travel to another process), and closes it FINISHED, FAILED or, when it is stopped, KILLED. A run whose process was
-killed stays RUNNING in MLflow's books; the next start of the same kind and name continues or closes it.
-A job that was submitted to a cluster tells its run there, so that each leads to the other.
+(it may travel to another process), and closes it FINISHED, FAILED or, when it is stopped, KILLED. A run whose process
+was killed stays RUNNING in MLflow's books; the next start of the same kind and name continues or closes it. A job that
+was submitted to a cluster names its run there, and the run names the job.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import fcntl
 import json
 import logging
 import os
-import re
 import socket
 import sys
 import time

@@ -27,7 +27,6 @@ import pytest
 
 from sicot.catalogue import synthetic
 from sicot.config import Synthetic
-from tests.jobs.test_submit import head  # noqa: F401  a fixture
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -245,6 +244,6 @@ def test_an_endpoint_takes_new_products_from_who_may(demo: Path) -> None:
     assert (gone["label"], gone["enrolled"]) == ("brass lamp", 0)
 
 
-def test_a_job_is_submitted(copy: Path, head: dict[str, str]) -> None:  # noqa: F811
+def test_a_job_is_submitted(copy: Path, head: dict[str, str]) -> None:
     (command,) = commands("ray job submit")
     assert "succeeded" in run(command, copy, head)

@@ -52,7 +52,7 @@ class Progress:
             return self.step.strip()[:columns]
         left = ""
         if self.ends is not None:
-            seconds = max(0, int(self.ends - time.monotonic()))
+            seconds = max(0, round(self.ends - time.monotonic()))
             left = f"  {seconds // 60}:{seconds % 60:02d} left"
         text = f" {self.share:4.0%}  {self.step}{self.what}{left}"
         width = min(30, columns - len(text))
