@@ -247,3 +247,16 @@ def test_an_endpoint_takes_new_products_from_who_may(demo: Path) -> None:
 def test_a_job_is_submitted(copy: Path, head: dict[str, str]) -> None:
     (command,) = commands("ray job submit")
     assert "succeeded" in run(command, copy, head)
+
+
+def test_jobs_are_followed_listed_and_stopped(copy: Path, head: dict[str, str]) -> None:
+    prepare, train, listing, stop = commands("python -m jobs.", "on a cluster")
+    assert "succeeded" in run(prepare, copy, head)
+    assert "sicot-prepare-demo-" in run(listing, copy, head)
+    said = run(
+        f"{{ {train} || true; }} & until {listing} | grep -q 'train.*running'; do :; done; {stop} --yes; wait",
+        copy,
+        head,
+    )
+    assert "was stopped after" in said
+    assert "go on      python -m jobs.submit train --preset demo" in said
