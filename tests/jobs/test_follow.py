@@ -258,6 +258,16 @@ def test_who_watches_a_training_may_turn_away_stop_it_and_go_on(head: dict[str, 
     assert row.split()[1:4] == ["train", "tiny", "stopped"]
 
 
+def test_starting_over_ends_with_a_bundle_that_names_its_job(head: dict[str, str], storage: Path) -> None:
+    few = ["1" if each == "2000" else each for each in SMALL]
+    done = run(head, *door("submit", "train", *few, "--storage", str(storage), "--fresh"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    bundle = json.loads((storage / "tiny/bundle/bundle.json").read_text())
+    job = next(each for each in listed(head) if each["id"] == bundle["training"]["ray_job"])
+    assert (bundle["training"]["mlflow_run"], bundle["training"]["commit"]) == (job["mlflow_run"], job["commit"])
+    assert bundle["data_digest"] == job["data"]
+
+
 def test_stopping_wants_a_job_that_runs_and_somebody_who_says_yes(head: dict[str, str]) -> None:
     done = run(head, *door("stop", "nobody"))
     assert (done.returncode, "no job on" in done.stderr) == (2, True)
