@@ -13,7 +13,7 @@ from sicot.submission.follow import DETACHED, Follow, exit_code
 from sicot.submission.screen import Screen
 
 RECENT = 10  # jobs that have ended which a short list shows
-SHOWN = 50 * 1000  # characters of a failure that no log tells of
+SHOWN = 5000  # characters of a failure that no log tells of
 
 
 def send(cluster: Cluster, command: Command) -> Job:

@@ -18,6 +18,7 @@ DETACHED = 130
 SILENCE = 15.0  # seconds without a word after which the cluster is asked whether it is still there
 RETRY = 2.0
 PATIENCE = 600.0  # seconds that a cluster may be away
+TRIES = 3  # to get the log of a job that has ended
 
 
 class Interrupted(Exception):
@@ -44,23 +45,31 @@ class Follow:
         Raises:
             UserError: the cluster has been away for too long, or does not know the job.
         """
-        before = signal.signal(signal.SIGINT, lambda number, frame: self._events.put(Interrupted()))
+        before = signal.signal(signal.SIGINT, self._on_ctrl_c)
+        failed = 0
         try:
             while True:
                 try:
                     return self._read()
                 except Away as away:
-                    self._wait(away)
+                    job = self._wait(away)
+                    failed += job.ended
+                    if failed == TRIES:  # its node is gone, and the log with it
+                        self.screen.say("── the rest of the log cannot be had any more")
+                        return job
                 except Interrupted:
                     signal.signal(signal.SIGINT, signal.default_int_handler)
                     if not self._goes_on():
                         return None
-                    signal.signal(signal.SIGINT, lambda number, frame: self._events.put(Interrupted()))
+                    signal.signal(signal.SIGINT, self._on_ctrl_c)
         except Interrupted:  # while it waited for the cluster
             return None
         finally:
             self.screen.end()
             signal.signal(signal.SIGINT, before)
+
+    def _on_ctrl_c(self, number: int, frame: object) -> None:
+        self._events.put(Interrupted())
 
     def _read(self) -> Job:
         """Show what is new of the log until it ends."""
@@ -103,8 +112,8 @@ class Follow:
             self._shown += len(text)
             self.screen.log(text)
 
-    def _wait(self, away: Away) -> None:
-        """Wait until the cluster is there again."""
+    def _wait(self, away: Away) -> Job:
+        """Wait until the cluster is there again; gives what it then tells of the job."""
         self.screen.say(f"── connection to {self.cluster.address} lost ({away}): trying again")
         began = time.monotonic()
         while True:
@@ -115,7 +124,7 @@ class Follow:
             except Empty:
                 pass
             try:
-                self.cluster.job(self.id)
+                job = self.cluster.job(self.id)
                 break
             except Away as error:
                 if time.monotonic() - began > PATIENCE:
@@ -123,21 +132,23 @@ class Follow:
                         f"{error}; the job may well go on: python -m jobs.submit --attach {self.id}"
                     ) from None
         self.screen.say(f"── connected again after {time.monotonic() - began:.0f} s")
+        return job
 
     def _goes_on(self) -> bool:
         """After Ctrl-C: stop the job and see it end (True), or let it be (False)."""
         self.screen.end()
         if not sys.stdin.isatty():
             return False
+        question = "\nCtrl-C: detach and let the job go on, or stop it? [d/s, Enter: keep watching] "
+        print(question, end="", file=sys.stderr, flush=True)
         try:
-            answer = input("\nCtrl-C: detach and let the job go on, or stop it? [d/s, Enter: keep watching] ")
-        except (KeyboardInterrupt, EOFError):
-            print()
+            answer = sys.stdin.readline().lower() or "d"
+        except KeyboardInterrupt:
             return False
-        if answer.strip().lower().startswith("s"):
+        if answer.startswith("s"):
             self.cluster.stop(self.id)
             self.screen.say("stopping")
-        return not answer.strip().lower().startswith("d")
+        return not answer.startswith("d")
 
 
 def exit_code(job: Job) -> int:
