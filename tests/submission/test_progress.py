@@ -18,57 +18,73 @@ def shown(*lines: str, columns: int = 80) -> str:
     return it.shown(columns)
 
 
-def epoch_line(epoch: int, epochs: int, seconds: float) -> str:
-    metrics = {"epoch": epoch, "seconds": seconds, "loss/loss": 1.0, "val/image/top1": 0.5, "images_per_s": 90.0}
-    return progress.epoch_line(metrics, epochs)
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 100.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
 
 
-def test_a_finished_epoch_counts_whole_and_tells_the_time_left() -> None:
-    line = shown(epoch_line(4, 10, 40.0))
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time as the test says it is, for who prints and who reads."""
+    return Clock(monkeypatch)
+
+
+def epoch_line(epoch: int, epochs: int, left: str) -> str:
+    return f"epoch {epoch}/{epochs}  loss 1.000  validation: photo 50.0%  90 images/s  {left} left"
+
+
+def test_training_prints_what_is_read_here(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    said = progress.Lines("", 10)
+    clock.now += 14
+    said.step(8, 1, 4)  # goes on in the ninth epoch of ten
+    assert capsys.readouterr().out == ""
+    clock.now += 6
+    said.step(8, 2, 4)
+    assert capsys.readouterr().out == "epoch 9/10  step 2/4  1:00 left\n"
+    clock.now += 10
+    said.epoch({"epoch": 9, "loss/loss": 1.0, "val/image/top1": 0.5, "images_per_s": 90.0})
+    assert capsys.readouterr().out == epoch_line(9, 10, "0:30") + "\n"
+
+
+def test_a_finished_epoch_counts_whole_and_tells_the_time_left(clock: Clock) -> None:
+    line = shown(epoch_line(4, 10, "1:00"))
     assert line.endswith(" 40%  epoch 4/10  1:00 left")
-    assert line.count("█") * 10 == pytest.approx(4 * (line.count("█") + line.count("░")), abs=5)
+    assert (line.count("█"), line.count("░")) == (12, 18)
 
 
-def test_a_line_of_a_worker_counts_as_one_of_the_job() -> None:
+def test_the_time_left_goes_down_by_itself(clock: Clock) -> None:
+    it = Progress()
+    it.read(epoch_line(4, 10, "1:00"))
+    clock.now += 25
+    assert it.shown(80).endswith(" 0:35 left")
+    clock.now += 60
+    assert it.shown(80).endswith(" 0:00 left")
+
+
+def test_a_line_of_a_worker_counts_as_one_of_the_job(clock: Clock) -> None:
     worker = "\x1b[36m(RayTrainWorker pid=12, ip=10.0.0.7)\x1b[0m "
-    assert shown(worker + epoch_line(1, 2, 3723.0)).endswith(" 50%  epoch 1/2  62:03 left")
+    assert shown(worker + epoch_line(1, 2, "62:03")).endswith(" 50%  epoch 1/2  62:03 left")
 
 
-def test_steps_count_as_parts_of_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
-    said = progress.lines("", 10, seconds=-1)
-    for step in range(1, 31):
-        said(3, step, 40)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].startswith("epoch 4/10  step 30/40  ")
-    assert lines[-1].endswith(" left")
-    assert " 38%  epoch 4/10  0:" in shown(lines[-1])
+def test_steps_count_as_parts_of_an_epoch(clock: Clock) -> None:
+    assert shown("epoch 4/10  step 30/40  1:05 left").endswith(" 38%  epoch 4/10  1:05 left")
 
 
-def test_time_left_is_told_from_what_this_process_did_itself(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = 100.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    said = progress.lines("", 10, seconds=15)
-    now = 120.0
-    said(8, 1, 2)  # goes on in the ninth epoch of ten: half of one in 20 s, one and a half are left
-    assert capsys.readouterr().out == "epoch 9/10  step 1/2  1:00 left\n"
-
-
-def test_a_search_counts_trials_and_not_their_epochs() -> None:
+def test_a_search_counts_trials_and_not_their_epochs(clock: Clock) -> None:
     ended = "trial  3  finished            objective  45.0%  photo  40.0%  3 of 12, about 4:10 left"
     alive = "  … trial 4 epoch 2/10 45.0%, trial 5 starts"
     assert shown(ended, alive).endswith(" 25%  trial 3/12  4:10 left")
 
 
-def test_preparing_counts_rows() -> None:
+def test_preparing_counts_rows(clock: Clock) -> None:
     line = "prepare: photos :  43%|████▎     | 1024/2400 [00:05<00:06, 203.40 rows/s]"
     assert shown(line).endswith(" 43%  prepare photos  0:06 left")
 
 
-def test_a_step_of_the_pipeline_stays_in_sight() -> None:
-    assert shown("── 2/6 train", epoch_line(1, 2, 10.0)).endswith(" 50%  2/6 train  epoch 1/2  0:10 left")
-    assert shown(epoch_line(1, 2, 10.0), "── 3/6 evaluate") == "3/6 evaluate"
+def test_a_step_of_the_pipeline_stays_in_sight(clock: Clock) -> None:
+    assert shown("── 2/6 train", epoch_line(1, 2, "0:10")).endswith(" 50%  2/6 train  epoch 1/2  0:10 left")
+    assert shown(epoch_line(1, 2, "0:10"), "── 3/6 evaluate") == "3/6 evaluate"
 
 
 @pytest.mark.parametrize("line", ["", "bundle: runs/demo (digest 12)", "epoch 1/0  ", "12 of 40 products", "── done"])
@@ -78,7 +94,7 @@ def test_other_lines_tell_nothing(line: str) -> None:
 
 @pytest.mark.parametrize("columns", [0, 3, 20, 30, 200])
 def test_it_fits_a_narrow_window(columns: int) -> None:
-    assert len(shown("── 2/6 train", epoch_line(1, 2, 10.0), columns=columns)) <= max(columns, 0)
+    assert len(shown("── 2/6 train", epoch_line(1, 2, "0:10"), columns=columns)) <= max(columns, 0)
 
 
 class Terminal(io.StringIO):

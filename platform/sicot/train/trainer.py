@@ -109,10 +109,11 @@ def train_function(payload: dict[str, Any]) -> None:
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     experiment = Experiment(**payload["experiment"])
+    said = progress.Lines("", experiment.train.epochs)
 
     def report(metrics: dict[str, Any], save: worker.Save) -> None:
         if rank == 0 and "val/macro" in metrics:
-            print(progress.epoch_line(metrics, experiment.train.epochs), flush=True)
+            said.epoch(metrics)
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder))
             kept = any(Path(folder).iterdir())  # what all ranks keep becomes one checkpoint
@@ -128,7 +129,7 @@ def train_function(payload: dict[str, Any]) -> None:
             world=world if dist.is_initialized() else 1,
             device=device,
             checkpoint=Path(folder) if checkpoint else None,
-            progress=progress.lines("", experiment.train.epochs) if rank == 0 else worker.silent,
+            progress=said.step if rank == 0 else worker.silent,
         )
 
 
