@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sicot import origin
+
 
 def record(name: str, rows: list[dict[str, Any]], folder: str = "runs/benchmarks") -> Path:
     """Print ``rows`` as a table and write ``folder``/``name``.json: machine, command, rows. Gives the file's path."""
@@ -61,9 +63,7 @@ def machine() -> dict[str, Any]:
             about["gpu"] = torch.cuda.get_device_name()
     if hasattr(os, "getloadavg"):
         about["load"] = round(os.getloadavg()[0], 1)  # of the last minute, the benchmark's own included
-    from sicot.track import git_commit  # with MLflow, which takes seconds: not before something was measured
-
-    return {**about, "python": platform.python_version(), "commit": git_commit()}
+    return {**about, "python": platform.python_version(), "commit": origin.commit()}
 
 
 def _processor() -> str:

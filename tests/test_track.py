@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -90,6 +91,34 @@ def test_ctrl_c_ends_a_run_as_killed(job: Job) -> None:
     with pytest.raises(KeyboardInterrupt), track.run(job, "train", "shoes") as run:
         raise KeyboardInterrupt
     assert told(job, run.id).info.status == "KILLED"
+
+
+def test_a_job_that_is_stopped_closes_its_run_and_goes_on_with_it_later(job: Job) -> None:
+    code = SLEEPER.replace("with track.run", "def main():\n  with track.run").replace("\n    ", "\n      ")
+    code += "\nfrom sicot.errors import door\ndoor(main)\n"
+    process = subprocess.Popen([sys.executable, "-c", code, job.storage], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    run_id = process.stdout.readline().strip()
+    process.terminate()
+    assert process.wait(60) == 143
+    assert told(job, run_id).info.status == "KILLED"
+    with track.run(job, "train", "shoes", resume=True) as run:
+        assert run.id == run_id
+    assert told(job, run_id).info.status == "FINISHED"
+
+
+def test_a_run_of_a_submitted_job_names_it_and_who_sent_it_with_which_code(
+    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {"job_submission_id": "sicot-train-shoes-1234", "user": "ada", "commit": "abc-dirty"}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": {}, "metadata": about}))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with track.run(job, "train", "shoes") as run:
+        pass
+    tags = told(job, run.id).data.tags
+    assert (tags["sicot.ray_job"], tags["mlflow.user"]) == (about["job_submission_id"], "ada")
+    assert tags["mlflow.source.git.commit"] == "abc-dirty"
+    assert f"MLflow run {run.id}: {job.tracking_uri}" in capsys.readouterr().out
 
 
 class TestAfterAKill:

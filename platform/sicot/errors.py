@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,11 +15,20 @@ class UserError(Exception):
     """Something the user can mend. The message is one line: what is wrong, where, and what to do."""
 
 
+def mask(text: str) -> str:
+    """`text` without the passwords, keys and tokens that URIs in it carry."""
+    text = re.sub(r"(://)[^/@\s]+@", r"\1***@", text)
+    return re.sub(r"(?i)([?&][^=&\s]*(?:secret|token|key|sig|password|credential)[^=&\s]*=)[^&\s]+", r"\1***", text)
+
+
 def door(main: Callable[[], None]) -> None:
     """Run a job's ``main``; end the process with 0, or with one line on stderr and 2 (130 on Ctrl-C).
 
+    SIGTERM, which stops a submitted job, ends it like Ctrl-C: what it has open is closed.
+
     What is not the user's to mend keeps its traceback. ``SICOT_DEBUG=1`` shows it always.
     """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # until Ray puts in one like it
     try:
         main()
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sicot import bundle, probe, registry, screen, storage, track
+from sicot import bundle, origin, probe, registry, screen, storage, track
 from sicot.config import Experiment, Serve
 from sicot.evaluate import run as evaluation
 from sicot.prepare import pipeline as preparing
@@ -27,7 +27,9 @@ def places(experiment: Experiment) -> int:
 def prepare(experiment: Experiment) -> PreparedSet:
     """Prepare the catalogue into ``<folder>/prepared`` as a tracked run."""
     with track.run(experiment, "prepare", experiment.name, resume=True) as run:
-        return _prepare(experiment, run)
+        prepared = _prepare(experiment, run)
+    origin.tell({"data": prepared.manifest.digest})
+    return prepared
 
 
 def _prepare(experiment: Experiment, run: track.Run) -> PreparedSet:
@@ -88,6 +90,7 @@ def run(experiment: Experiment, start: Start, stop: Callable[[], None], dashboar
         tracked.dict(experiment.model_dump(mode="json"), "config.yaml")
         with step("prepare"):
             prepared = _prepare(experiment, tracked)
+            origin.tell({"data": prepared.manifest.digest})
         with step("train"):
             place = trainer.fit(experiment, prepared, tracked, experiment.folder)
         visual: dict[str, Any] = {}

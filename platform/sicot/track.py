@@ -1,27 +1,25 @@
 """MLflow: where every job leaves its settings, figures and files.
 
 The process that starts a job owns its run: it opens it with :func:`run`, hands the :class:`Run` to whoever logs
-(it may travel to another process), and closes it FINISHED, FAILED or, on Ctrl-C, KILLED. A run whose process was
-killed stays RUNNING in MLflow's books; the next start of the same kind and name continues or closes it.
+(it may travel to another process), and closes it FINISHED, FAILED or, when it is stopped, KILLED. A run whose process
+was killed stays RUNNING in MLflow's books; the next start of the same kind and name continues or closes it. A job that
+was submitted to a cluster names its run there, and the run names the job.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import getpass
 import json
 import logging
 import os
-import re
 import socket
-import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +31,9 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from sicot import origin
 from sicot.config import Job
-from sicot.errors import UserError
+from sicot.errors import UserError, mask
 
 # A server that is gone is told in seconds, not after MLflow's seven retries and minutes.
 for _name, _value in {
@@ -164,10 +163,15 @@ def run(
         nested = {"mlflow.parentRunId": parent.id} if parent else {}
         it.tags({"sicot.kind": kind, "sicot.name": name, **nested, **_who(), **(tags or {})})
         it.params(job.model_dump(mode="json"))
+    if parent is None and origin.submission():
+        _tell(it, experiment, tags or {})
     try:
         yield it
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C; SIGTERM, see sicot.errors.door
+        _close(it, "KILLED", "stopped")
+        raise
     except BaseException as error:
-        _close(it, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", _line(error))
+        _close(it, "FAILED", _line(error))
         raise
     _close(it, "FINISHED")
 
@@ -206,34 +210,20 @@ def talking(uri: str) -> Iterator[None]:
 TROUBLE = (MlflowException, requests.RequestException, SQLAlchemyError, OSError)
 
 
-def mask(text: str) -> str:
-    """`text` without the passwords, keys and tokens that URIs in it carry."""
-    text = re.sub(r"(://)[^/@\s]+@", r"\1***@", text)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:secret|token|key|sig|password|credential)[^=&\s]*=)[^&\s]+", r"\1***", text)
-
-
-@cache
-def git_commit() -> str:
-    """The commit this code is at, with `-dirty` if files were changed since; "" outside its repository."""
-
-    def git(*command: str) -> str:
-        done = subprocess.run(["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        if not git("ls-files", Path(__file__).name):  # installed somewhere inside another repository
-            return ""
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-
-
 def close_children(parent: Run) -> None:
     """Close the runs nested under `parent` that nobody will: Ray Tune stops trials without a word to them."""
     experiment = parent.client.get_run(parent.id).info.experiment_id
     left = f"tags.`mlflow.parentRunId` = '{parent.id}' and attributes.status = 'RUNNING'"
     for child in parent.client.search_runs([experiment], left, max_results=1000):
         parent.client.set_terminated(child.info.run_id, "KILLED")
+
+
+def _tell(it: Run, experiment: str, tags: Mapping[str, Any]) -> None:
+    """Say in the job's log and on the cluster which run this is."""
+    link = f"{it.uri.rstrip('/')}/#/experiments/{experiment}/runs/{it.id}" if it.uri.startswith("http") else it.uri
+    print(f"MLflow run {it.id}: {mask(link)}", flush=True)
+    data = {"data": tags["sicot.data"]} if "sicot.data" in tags else {}
+    origin.tell({"mlflow_run": it.id, "mlflow": mask(link), **data})
 
 
 def _close(it: Run, status: str, reason: str | None = None) -> None:
@@ -296,9 +286,9 @@ def _alive(tags: Mapping[str, str]) -> bool:
 def _who() -> dict[str, Any]:
     """Tags that say which code and which process made a run."""
     return {
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": origin.user(),
         "mlflow.source.name": " ".join(sys.argv[:1]),
-        "mlflow.source.git.commit": git_commit(),
+        "mlflow.source.git.commit": origin.commit(),
         "sicot.host": socket.gethostname(),
         "sicot.pid": os.getpid(),
         "sicot.process_start": psutil.Process().create_time(),
@@ -308,9 +298,8 @@ def _who() -> dict[str, Any]:
 
 def _ray_job() -> dict[str, str]:
     """The tag that names the Ray job: its submission id, else its id once Ray is up."""
-    submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {})
-    if "job_submission_id" in submitted:
-        return {"sicot.ray_job": submitted["job_submission_id"]}
+    if origin.submission():
+        return {"sicot.ray_job": origin.submission()}
     ray = sys.modules.get("ray")
     return {"sicot.ray_job": ray.get_runtime_context().get_job_id()} if ray and ray.is_initialized() else {}
 

@@ -27,7 +27,6 @@ import pytest
 
 from sicot.catalogue import synthetic
 from sicot.config import Synthetic
-from tests.jobs.test_submit import head  # noqa: F401  a fixture
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -246,6 +245,19 @@ def test_an_endpoint_takes_new_products_from_who_may(demo: Path) -> None:
     assert (gone["label"], gone["enrolled"]) == ("brass lamp", 0)
 
 
-def test_a_job_is_submitted(copy: Path, head: dict[str, str]) -> None:  # noqa: F811
+def test_a_job_is_submitted(copy: Path, head: dict[str, str]) -> None:
     (command,) = commands("ray job submit")
     assert "succeeded" in run(command, copy, head)
+
+
+def test_jobs_are_followed_listed_and_stopped(copy: Path, head: dict[str, str]) -> None:
+    prepare, train, listing, stop = commands("python -m jobs.", "on a cluster")
+    assert "succeeded" in run(prepare, copy, head)
+    assert "sicot-prepare-demo-" in run(listing, copy, head)
+    said = run(
+        f"{{ {train} || true; }} & until {listing} | grep -q 'train.*running'; do :; done; {stop} --yes; wait",
+        copy,
+        head,
+    )
+    assert "was stopped after" in said
+    assert "go on      python -m jobs.submit train --preset demo" in said

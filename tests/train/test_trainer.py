@@ -15,7 +15,7 @@ import pytest
 from ray.train import Checkpoint
 from torch import Tensor
 
-from sicot import index, storage
+from sicot import index, origin, storage
 from sicot.bundle import Bundle
 from sicot.config import Index
 from sicot.errors import UserError
@@ -56,6 +56,7 @@ def test_a_killed_worker_is_replaced_and_the_result_is_that_of_an_undisturbed_ru
     killer.join()
     assert killed
     assert bundle.info.training["epochs"] == 12
+    assert bundle.info.training["commit"] == origin.commit()
     disturbed = worker.validate(bundle.model, data, 64, split="test")
     undisturbed = worker.validate(
         worker.fit(compare.with_seed(settings, 0), data, lambda metrics, save: None), data, 64, split="test"

@@ -171,6 +171,9 @@ LIMITS = """\
 - The rows of this evaluation come from a catalogue; photos taken by shoppers are harder."""
 
 
+MADE_BY = {"commit": "commit", "mlflow_run": "MLflow run", "ray_job": "job"}
+
+
 def model_card(report: dict[str, Any]) -> str:
     """MODEL_CARD.md."""
     model, training = report["model"], report["model"]["training"]
@@ -183,6 +186,7 @@ def model_card(report: dict[str, Any]) -> str:
         f"{training.get('epochs', '?')} epochs, {training.get('workers', '?')} worker(s), "
         f"{training.get('seconds', '?')} s, learning rate {settings.get('learning_rate', '?')}, "
         f"seed {settings.get('seed', '?')}",
+        *[f"{what} `{training[key]}`" for key, what in MADE_BY.items() if training.get(key)],
         f"loss weights {', '.join(f'{name} {weight:g}' for name, weight in network['loss'].items())}",
         "logits divided by "
         + ", ".join(f"{model['temperature'][regime]:.3g} ({NAMES[regime]})" for regime in NAMES)

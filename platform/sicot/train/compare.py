@@ -59,9 +59,9 @@ def further_seeds(experiment: Experiment, prepared: PreparedSet, seeds: list[int
 def trial(name: str, settings: dict[str, Any], prepared: str) -> dict[str, float]:
     """Train in this process, and measure on the test split."""
     experiment, data = Experiment(**settings), PreparedSet.open(prepared)
-    said = progress.lines(f"{name}: ", experiment.train.epochs, 10)
+    said = progress.Lines(f"{name}: ", experiment.train.epochs, 10)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # Ray shows a task the GPUs it asked for
-    model = worker.fit(experiment, data, lambda metrics, save: None, device=device, progress=said)
+    model = worker.fit(experiment, data, lambda metrics, save: None, device=device, progress=said.step)
     return worker.validate(model, data, experiment.evaluate.batch_size, split="test")
 
 

@@ -24,7 +24,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from safetensors.torch import load_file
 from torch import nn
 
-from sicot import bundle, cluster, storage
+from sicot import bundle, cluster, origin, storage
 from sicot.config import Experiment
 from sicot.errors import UserError
 from sicot.prepare.prepared import PreparedSet
@@ -81,7 +81,7 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
         result = trainer.fit()
     except TrainingFailedError as error:
         raise UserError(f"training stopped: {_first_cause(error)}; mend it and run the same command again") from error
-    return _bundle(experiment, prepared, result, place, settings)
+    return _bundle(experiment, prepared, result, place, settings, run)
 
 
 def fingerprint(experiment: Experiment, prepared: PreparedSet) -> str:
@@ -109,10 +109,11 @@ def train_function(payload: dict[str, Any]) -> None:
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     experiment = Experiment(**payload["experiment"])
+    said = progress.Lines("", experiment.train.epochs)
 
     def report(metrics: dict[str, Any], save: worker.Save) -> None:
         if rank == 0 and "val/macro" in metrics:
-            print(progress.epoch_line(metrics, experiment.train.epochs), flush=True)
+            said.epoch(metrics)
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder))
             kept = any(Path(folder).iterdir())  # what all ranks keep becomes one checkpoint
@@ -128,7 +129,7 @@ def train_function(payload: dict[str, Any]) -> None:
             world=world if dist.is_initialized() else 1,
             device=device,
             checkpoint=Path(folder) if checkpoint else None,
-            progress=progress.lines("", experiment.train.epochs) if rank == 0 else worker.silent,
+            progress=said.step if rank == 0 else worker.silent,
         )
 
 
@@ -152,7 +153,9 @@ PHOTOS = 512
 """Photos that the engine is measured on."""
 
 
-def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: str, settings: str) -> str:
+def _bundle(
+    experiment: Experiment, prepared: PreparedSet, result: Any, place: str, settings: str, run: Run | None
+) -> str:
     """Write the bundle from the last checkpoint."""
     model = worker.build(experiment, prepared)
     sharded = shards.is_sharded(experiment, len(prepared.classes))
@@ -169,6 +172,9 @@ def _bundle(experiment: Experiment, prepared: PreparedSet, result: Any, place: s
         "seconds": round(result.metrics["seconds"], 1),
         "images_per_s": round(result.metrics["images_per_s"], 1),
         "train": experiment.train.model_dump(mode="json"),
+        "commit": origin.commit(),
+        "mlflow_run": run.id if run else "",
+        "ray_job": origin.submission(),
     }
     index = experiment.index if sharded or len(prepared.classes) > experiment.index.above else None
     queries_ND = None

@@ -1,0 +1,1 @@
+"""Jobs on a cluster, seen from outside: sending, following, listing and stopping them. Needs `ray[default]` alone."""
