@@ -1,7 +1,7 @@
 """Figures of a process on their way to Prometheus, by Ray's agent on each node.
 
-The agent forgets what a gauge of a process showed half a minute after the process is gone. Where Ray is not up, figures go
-nowhere, without a word.
+The agent forgets what a gauge of a process showed half a minute after the process is gone. Where Ray is not up, figures
+go nowhere, without a word.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Dockerfile, and the services beside a cluster: sound files that fit the project, where no Docker is needed to tell."""
+"""The Dockerfile, and the services beside a cluster: sound files that fit the project, as far as Docker is not asked."""
 
 from __future__ import annotations
 

@@ -101,7 +101,10 @@ def group(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]],
         ("jobs/train.yaml", lambda spec: spec.update(entrypointNumCPUs=1)),
         ("jobs/train.yaml", lambda spec: spec.update(clusterSelector="sicot")),
         ("service/rayservice.yaml", lambda spec: spec.pop("rayClusterConfig")),
-        ("service/rayservice.yaml", lambda spec: spec["upgradeStrategy"]["clusterUpgradeOptions"].pop("stepSizePercent")),
+        (
+            "service/rayservice.yaml",
+            lambda spec: spec["upgradeStrategy"]["clusterUpgradeOptions"].pop("stepSizePercent"),
+        ),
         ("service/rayservice.yaml", lambda spec: spec["upgradeStrategy"].update(options={})),
     ],
 )
@@ -154,7 +157,7 @@ def test_prometheus_finds_every_pod_under_the_names_that_the_alerts_ask_for() ->
     assert endpoint["metricRelabelings"] == plain["metric_relabel_configs"]
 
 
-class Loaded(Exception):  # noqa: N818
+class Loaded(Exception):
     """The settings that a job has read, before it does anything."""
 
 

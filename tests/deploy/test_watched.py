@@ -43,7 +43,9 @@ def test_each_alert_fires_when_it_should_and_not_before() -> None:
     promtool("test", "rules", cases)
     for group in yaml.safe_load(ALERTS.read_text())["groups"]:
         for rule in group["rules"]:
-            assert cases.read_text().count(f"alertname: {rule['alert']}") >= 2, f"{rule['alert']} is not tested both ways"
+            assert cases.read_text().count(f"alertname: {rule['alert']}") >= 2, (
+                f"{rule['alert']} is not tested both ways"
+            )
 
 
 def shown_while(work: Callable[[], Any], dashboard: str, prometheus: httpx.Client) -> dict[tuple[str, str], list[Any]]:

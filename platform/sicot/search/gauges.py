@@ -33,7 +33,7 @@ class Gauges(Callback):
     def show(self, *_: Any, **__: Any) -> None:
         """Set all gauges."""
         trials, best = self.book.trials, self.book.best
-        counts = Counter(trial.state for trial in trials)
+        counts = Counter[str](trial.state for trial in trials)
         for state in STATES:
             self.export.set(TRIALS, counts[state], {**self.name, "state": state})
         self.export.set(TRIALS, max(0, self.trials - len(trials)), {**self.name, "state": "left"})
