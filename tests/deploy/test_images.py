@@ -1,4 +1,4 @@
-"""The Dockerfile, and the services beside a cluster: sound files that fit the project, as far as Docker is not asked."""
+"""The Dockerfile and the services beside a cluster: sound, and fit for the project; no Docker is needed to tell."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tests.watching import ALERTS, CONFIG, answer, queries, until
 from tuning.space import SPACE
 
 GPU = {"GPU utilisation", "GPU memory"}
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 def promtool(*arguments: str | Path) -> str:
