@@ -80,7 +80,8 @@ def _mlflow(job: config.Job, port: int, start: Start) -> Page:
         return Page("MLflow", uri)
     track.connect(uri)  # makes a fresh store, which servers side by side would not
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST, "--workers", "1"]
-    return start("MLflow", port, [*command, "--port", str(port)], "/health")
+    no_jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # seven processes, for what nobody here asks for
+    return start("MLflow", port, [*command, "--port", str(port)], "/health", **no_jobs)
 
 
 def _prometheus(port: int, runs: Path, start: Start) -> Page:

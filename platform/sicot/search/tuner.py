@@ -215,5 +215,7 @@ def _keep(run: track.Run, book: Book, first: Trial, best: Trial, ranges: dict[st
     run.metrics({"objective": objective, "gain": objective["best"] - objective["first"]})
     run.tags({"sicot.best": best.number})
     run.dict(book.dump(), "trials.json")
-    for name, figure in plots.draw(book.trials, ranges).items():
+    figures = plots.draw(book.trials, ranges)
+    for name, figure in figures.items():
         run.figure(figure, f"plots/{name}")
+    run.show(f"plots/{name}" for name in figures)
