@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes with two threads 
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import settings
 
@@ -27,6 +28,15 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))  # of Ray's processes, too
     with cluster.session(CPUS):
         yield
+
+
+@pytest.fixture(scope="module")
+def prometheus(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A Prometheus that watches the cluster."""
+    from tests.watching import watching
+
+    with watching(tmp_path_factory.mktemp("prometheus")) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -52,11 +52,29 @@ def test_every_image_has_the_pinned_ray_and_a_python_the_project_takes(cluster: 
 
 
 def test_files_copied_to_the_nodes_exist(cluster: dict[str, Any]) -> None:
-    assert all((ROOT / local).is_file() for local in cluster["file_mounts"].values())
+    ours = [local for local in cluster["file_mounts"].values() if local != "~/.ray/auth_token"]
+    assert all((ROOT / local).exists() for local in ours)
 
 
-def test_nothing_of_the_cluster_listens_beyond_loopback_for_the_dashboard(cluster: dict[str, Any]) -> None:
-    assert any("--dashboard-host=127.0.0.1" in command for command in cluster["head_start_ray_commands"])
+def test_the_dashboard_and_prometheus_listen_on_loopback_alone(cluster: dict[str, Any]) -> None:
+    commands = " ".join(cluster["head_start_ray_commands"])
+    assert "--dashboard-host=127.0.0.1" in commands
+    assert "--web.listen-address=127.0.0.1:9095" in commands
+    assert "--env RAY_PROMETHEUS_HOST=http://127.0.0.1:9095" in cluster["docker"]["head_run_options"]
+
+
+def test_every_node_has_the_token_and_asks_for_it(cluster: dict[str, Any]) -> None:
+    """Where Ray itself looks for it, as the user of the image."""
+    assert cluster["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
+    assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
+
+
+def test_prometheus_on_the_head_has_its_files(cluster: dict[str, Any]) -> None:
+    (watch,) = [to for to, local in cluster["file_mounts"].items() if local == "deploy/prometheus"]
+    asked = re.search(r"--config\.file=\$HOME/(\S+)", " ".join(cluster["head_start_ray_commands"]))
+    assert asked
+    assert f"/home/ray/{asked[1]}" == f"{watch}/prometheus.yml"
+    assert (ROOT / "deploy/prometheus/prometheus.yml").is_file()
 
 
 def test_the_runtime_environment_makes_the_package_importable() -> None:

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -123,6 +123,11 @@ class Run:
         """Keep a matplotlib figure under a file name such as `plots/accuracy.png`."""
         with talking(self.uri):
             self.client.log_figure(self.id, figure, name)
+
+    def show(self, names: Iterable[str]) -> None:
+        """Put figures that are kept on the run's page itself, as its description."""
+        place = f"get-artifact?run_uuid={self.id}&path"
+        self.tags({"mlflow.note.content": "\n\n".join(f"![{name}]({place}={name})" for name in names)})
 
     def dict(self, value: Any, name: str) -> None:
         """Keep a JSON (or YAML, by the file name) value."""

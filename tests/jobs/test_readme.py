@@ -93,7 +93,16 @@ def demo(copy: Path) -> Path:
 
 
 def test_every_command_of_the_readme_is_run_here() -> None:
-    known = ("make demo", "make million", "make test", "python -m", "curl", "ray job submit", "prometheus")
+    known = (
+        "make demo",
+        "make million",
+        "make test",
+        "make dashboards",
+        "python -m",
+        "curl",
+        "ray job submit",
+        "prometheus",
+    )
     lines = [line for _, block in BLOCKS for line in block.splitlines() if line.strip()]
     assert len(lines) > 8
     assert [line for line in lines if not line.startswith(known)] == []
@@ -205,6 +214,24 @@ def replicas_watched(demo: Path) -> int:
     finally:
         process.terminate()
         process.wait(20)
+
+
+def test_the_dashboards_are_open_until_ctrl_c(demo: Path) -> None:
+    (command,) = commands("make", "dashboards")
+    with (demo / "dashboards.log").open("w") as log:
+        process = subprocess.Popen(shlex.split(command), cwd=demo, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while "Ctrl-C" not in (said := (demo / "dashboards.log").read_text()):
+            assert process.poll() is None, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.5)
+        for port in (5000, 9095):
+            assert f"http://127.0.0.1:{port}" in said
+            assert httpx.get(f"http://127.0.0.1:{port}/").status_code in (200, 302)
+    finally:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        process.wait(60)
 
 
 def test_a_challenger_is_tried_reported_on_and_learnt_from(demo: Path) -> None:

@@ -24,7 +24,8 @@ from sicot.bundle import Query, Ranked
 from sicot.drift import ENOUGH, Scores
 from sicot.endpoint import api, keys, telemetry
 from sicot.endpoint.served import Served
-from sicot.endpoint.telemetry import Metric, Telemetry
+from sicot.endpoint.telemetry import Telemetry
+from sicot.export import Metric
 from tests.builders import photo
 from tests.serve.conftest import SETTINGS
 from tests.serve.test_api import ANSWER, INFO, JPEG, LIMITS, PAGE, Recorded

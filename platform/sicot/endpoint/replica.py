@@ -23,11 +23,11 @@ from sicot import config, registry
 from sicot.bundle import Query
 from sicot.endpoint import api, rpc, server
 from sicot.endpoint.classes import Away
-from sicot.endpoint.export import Export
 from sicot.endpoint.served import Served
-from sicot.endpoint.telemetry import FLUSH_SECONDS, Telemetry
+from sicot.endpoint.telemetry import FLUSH_SECONDS, METRICS, Telemetry
 from sicot.enrol import Conflict
 from sicot.errors import UserError
+from sicot.export import Export
 from sicot.rpc.recognizer_pb2 import Query as RpcQuery
 from sicot.rpc.recognizer_pb2 import Recognition
 
@@ -53,7 +53,7 @@ class Replica:
             server.guard(running.http_config.host, settings)
         self.settings, self.tracking_uri, self.page = settings, tracking_uri, Path(str(files(page) / "page"))
         self.teacher, self._taking_up = teacher, Lock()
-        self.telemetry = Telemetry(settings, Export())
+        self.telemetry = Telemetry(settings, Export(METRICS))
         self.challenger: Served | None = None
         self._before: dict[str, Served] = {}
         self.now = self._served(registry.resolve(settings.model, tracking_uri))

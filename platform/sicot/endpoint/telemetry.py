@@ -14,14 +14,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from threading import Lock
-from typing import Literal, Protocol
+from typing import Protocol
 
 from starlette.types import Scope
 
 from sicot import bundle, config
 from sicot.drift import Window
+from sicot.export import Metric
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +31,6 @@ FLUSH_SECONDS = 5.0
 """How often counts are handed over."""
 QUIET_SECONDS = 1.0
 """A refusal of the same kind is logged once in this time."""
-
-
-@dataclass(frozen=True, eq=False)
-class Metric:
-    """One figure; Ray puts `ray_` before its name, and `_total` behind a counter's."""
-
-    kind: Literal["counter", "gauge", "histogram"]
-    name: str
-    help: str
-    labels: tuple[str, ...] = ()
-    bounds: tuple[float, ...] = ()
-    """Of a histogram's buckets."""
-
-
 TIMES = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 STAGES = ("read", "decode", "queue", "model", "search")
 """Of an answer: reading the body, decoding the photo, waiting for a thread, the visual network, the rest (attention,

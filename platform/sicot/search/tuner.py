@@ -25,6 +25,7 @@ from sicot.prepare.prepared import PreparedSet
 from sicot.search import plots, screen, trial
 from sicot.search.book import Book, Trial
 from sicot.search.follow import Follow
+from sicot.search.gauges import Gauges
 from sicot.search.space import Dimension, Point, apply, distributions, standing
 from sicot.search.trial import Rare
 from sicot.train import compare, worker
@@ -162,7 +163,7 @@ def _tune(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=folder,
-            callbacks=[follow],
+            callbacks=[follow, Gauges(trained.name, config.trials, book)],
             failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         ),
@@ -214,5 +215,7 @@ def _keep(run: track.Run, book: Book, first: Trial, best: Trial, ranges: dict[st
     run.metrics({"objective": objective, "gain": objective["best"] - objective["first"]})
     run.tags({"sicot.best": best.number})
     run.dict(book.dump(), "trials.json")
-    for name, figure in plots.draw(book.trials, ranges).items():
+    figures = plots.draw(book.trials, ranges)
+    for name, figure in figures.items():
         run.figure(figure, f"plots/{name}")
+    run.show(f"plots/{name}" for name in figures)

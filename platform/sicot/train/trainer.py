@@ -29,7 +29,7 @@ from sicot.config import Experiment
 from sicot.errors import UserError
 from sicot.prepare.prepared import PreparedSet
 from sicot.track import Run
-from sicot.train import progress, shards, worker
+from sicot.train import gauges, progress, shards, worker
 from sicot.train.calibration import ask
 from sicot.train.loader import evaluation_batches
 
@@ -109,11 +109,16 @@ def train_function(payload: dict[str, Any]) -> None:
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     experiment = Experiment(**payload["experiment"])
-    said = progress.Lines("", experiment.train.epochs)
+    said, shown = progress.Lines("", experiment.train.epochs), gauges.Gauges(experiment, world)
+
+    def after_step(epoch: int, step: int, steps: int) -> None:
+        said.step(epoch, step, steps)
+        shown.step(epoch, step, steps)
 
     def report(metrics: dict[str, Any], save: worker.Save) -> None:
         if rank == 0 and "val/macro" in metrics:
             said.epoch(metrics)
+            shown.epoch(metrics)
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder))
             kept = any(Path(folder).iterdir())  # what all ranks keep becomes one checkpoint
@@ -129,7 +134,7 @@ def train_function(payload: dict[str, Any]) -> None:
             world=world if dist.is_initialized() else 1,
             device=device,
             checkpoint=Path(folder) if checkpoint else None,
-            progress=said.step if rank == 0 else worker.silent,
+            progress=after_step if rank == 0 else worker.silent,
         )
 
 
