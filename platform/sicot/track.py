@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,7 @@ def run(
     parent: Run | None = None,
     resume: bool = False,
     tags: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
 ) -> Iterator[Run]:
     """An MLflow run for the length of the block, with the job's settings as params.
 
@@ -150,6 +152,7 @@ def run(
         parent: the run this one is nested under.
         resume: continue the newest run of this kind and name if it did not finish and its process is gone.
         tags: further tags, such as ``{"sicot.data": digest}``.
+        params: in place of the job's settings: what sets one of many nested runs apart.
 
     Raises :class:`UserError` with one line that names the store if MLflow cannot be reached.
     """
@@ -163,7 +166,7 @@ def run(
         it = Run(uri, opened)
         nested = {"mlflow.parentRunId": parent.id} if parent else {}
         it.tags({"sicot.kind": kind, "sicot.name": name, **nested, **_who(), **(tags or {})})
-        it.params(job.model_dump(mode="json"))
+        it.params(job.model_dump(mode="json") if params is None else params)
     try:
         yield it
     except BaseException as error:
@@ -226,6 +229,48 @@ def git_commit() -> str:
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.TimeoutExpired):
         return ""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What MLflow keeps of a run."""
+
+    id: str
+    experiment: str
+    status: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+def read(uri: str, run_id: str) -> Past | None:
+    """A run by its id; None if there is none."""
+    client = connect(uri)
+    with talking(uri):
+        try:
+            return _past(client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None
+
+
+def past(job: Job, tags: Mapping[str, str], beside: Past | None = None) -> Iterator[Past]:
+    """All runs with these tags, the newest first, in the job's MLflow experiment (or in that of ``beside``)."""
+    client = connect(job.tracking_uri)
+    with talking(job.tracking_uri):
+        experiment = beside.experiment if beside else _experiment(client, job)
+        wanted = " and ".join(f"tags.`{name}` = {value!r}" for name, value in tags.items())
+        token: str | None = ""
+        while token is not None:
+            page = client.search_runs([experiment], wanted, max_results=1000, page_token=token or None)
+            yield from map(_past, page)
+            token = page.token or None
+
+
+def _past(run: Any) -> Past:
+    data = run.data
+    return Past(run.info.run_id, run.info.experiment_id, run.info.status, data.params, data.metrics, data.tags)
 
 
 def close_children(parent: Run) -> None:

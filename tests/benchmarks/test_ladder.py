@@ -22,6 +22,7 @@ from sicot import config
 from sicot.model import losses
 from sicot.model.recognizer import SICoT
 from sicot.train.features import Rows
+from sicot.train.heads import ask
 from tests.builders import experiment, prepared_set
 
 CLASSES, PER_CLASS, WIDTH, WORDS = 4, 12, 512, 9
@@ -69,7 +70,7 @@ def test_every_rung_learns_and_answers_photos_without_words_by_the_photo(name: s
     wordless = heads.replace(task.asked, words_NT=torch.zeros_like(task.asked.words_NT))
     if one.model.uses_words and TWO not in name:
         net = heads.train(one.model, TRAIN, task)
-        assert torch.equal(heads.ask(net, wordless, "both"), heads.ask(net, wordless, "image"))
+        assert torch.equal(ask(net, wordless, "both"), ask(net, wordless, "image"))
 
 
 def test_two_classifiers_learn_among_the_same_wrong_words_as_one(
