@@ -32,13 +32,8 @@ class Follow(Callback):
             parent: the search's MLflow run.
             budget: told how many trials are under way.
         """
-        self.work, self.experiment, self.book, self.parent, self.budget = (
-            work,
-            work.experiment,
-            work.book,
-            parent,
-            budget,
-        )
+        self.work, self.experiment, self.book = work, work.experiment, work.book
+        self.parent, self.budget = parent, budget
         self.open: dict[str, tuple[Trial, Run, ExitStack]] = {}
         self.begun = self.spoke = time.monotonic()
         self.before = len(self.book.ended)

@@ -48,13 +48,9 @@ def curves(trials: list[Trial]) -> Figure:
     best = max(whole, key=_percent, default=None)
     for trial in trials:
         x, y = [epoch["epoch"] for epoch in trial.epochs], [100 * epoch["objective"] for epoch in trial.epochs]
+        look: dict[str, Any]
         if trial is best:
-            look: dict[str, Any] = {
-                "color": BEST,
-                "linewidth": 1.8,
-                "zorder": 4,
-                "label": f"best: trial {trial.number}",
-            }
+            look = {"color": BEST, "linewidth": 1.8, "zorder": 4, "label": f"best, trial {trial.number}"}
         elif trial.number == 1:
             look = {"color": "#333", "linewidth": 1.2, "linestyle": "--", "zorder": 3, "label": "as it stands"}
         else:

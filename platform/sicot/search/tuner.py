@@ -149,10 +149,12 @@ class Task:
             each = self._work("screening", self.screened, chosen, 0.0)
             overheads = self._search(run, each, part, known, [self.first, *tips])
         run.dict(chosen.dump(), "screened.json")
-        points = self._promising(chosen)
-        each = self._work("trial", _for(self.trained, self.trained.train.epochs, len(points)), book, budget.gpus)
-        print(f"\ntraining {each.left} of {len(points)} points in full, for {self.trained.train.epochs} epochs")
-        return overheads + self._run(run, each, budget, [], points, halve=False)
+        ended, left = [trial.point for trial in book.ended], [trial.point for trial in book.left]
+        missing = left + [point for point in self._promising(chosen) if point not in ended + left]
+        trained = _for(self.trained, self.trained.train.epochs, len(ended) + len(missing))
+        print(f"\ntraining {len(missing)} points in full, for {trained.train.epochs} epochs; {len(ended)} are done")
+        each = self._work("trial", trained, book, budget.gpus)
+        return overheads + self._run(run, each, budget, [], missing, halve=False)
 
     def is_done(self, book: Book) -> bool:
         """Whether all that was asked for has a result."""

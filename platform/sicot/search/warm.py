@@ -65,8 +65,8 @@ def _search(experiment: Experiment, run_id: str) -> Past:
     found = track.read(experiment.tracking_uri, run_id)
     if found is None or found.tags.get("sicot.kind") != "search":
         raise UserError(
-            f"tune.warm_start: MLflow at {track.mask(experiment.tracking_uri)} has no search with the run id {run_id!r}: "
-            "give the id of a run of kind search, or `same`"
+            f"tune.warm_start: there is no search with the run id {run_id!r} in MLflow at "
+            f"{track.mask(experiment.tracking_uri)}: give the id of a run of kind search, or `same`"
         )
     return found
 
