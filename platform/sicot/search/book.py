@@ -114,7 +114,7 @@ class Book:
         return trial
 
     def epoch(self, trial: Trial, metrics: dict[str, float]) -> None:
-        """Note an epoch; one that is trained again after a failure replaces what was noted."""
+        """Note an epoch; one that is said or trained again replaces what was noted."""
         trial.epochs = [epoch for epoch in trial.epochs if epoch["epoch"] < metrics["epoch"]] + [metrics]
         self._write()
 

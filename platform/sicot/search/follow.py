@@ -85,9 +85,11 @@ class Follow(Callback):
         """Note an epoch."""
         it, run, _ = self.open[trial.trial_id]
         self.training[trial.trial_id] = result["training_s"]
+        new = all(epoch["epoch"] < result["epoch"] for epoch in it.epochs)  # a trial that goes on repeats its last one
         metrics = {name: value for name, value in result.items() if "/" in name or name in LOGGED}
         self.book.epoch(it, {"epoch": result["epoch"], **metrics})
-        run.metrics(metrics, step=result["epoch"])
+        if new:
+            run.metrics(metrics, step=result["epoch"])
         if time.monotonic() - self.spoke > SILENCE:
             self._say(f"  … {', '.join(self._where(it) for it, _, _ in self.open.values())}")
 

@@ -39,7 +39,6 @@ def run(point: Point, settings: dict[str, Any], prepared: str, rare: Rare, rows:
         rare: see :data:`sicot.search.trial.Rare`.
         rows: see :func:`rows`.
     """
-    begun = time.monotonic()
     torch.set_num_threads(max(1, int(settings["tune"]["cpus_per_trial"])))
     experiment, data = apply(Experiment(**settings), point), PreparedSet.open(prepared)
     tail_C = data.classes.group == "tail"
@@ -49,4 +48,5 @@ def run(point: Point, settings: dict[str, Any], prepared: str, rare: Rare, rows:
         said = scores(metrics, experiment.tune.tail_weight, rare)
         tune.report({"epoch": epoch, **metrics, **said, "training_s": time.monotonic() - begun})
 
-    heads.fit(worker.build(experiment, data), experiment.train, rows["train"], after=after)
+    model, begun = worker.build(experiment, data), time.monotonic()
+    heads.fit(model, experiment.train, rows["train"], after=after)

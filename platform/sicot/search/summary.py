@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any
 
 from sicot.config import Experiment
 from sicot.search import results
 from sicot.search.book import Book, Trial
+from sicot.search.space import value as said
 from sicot.search.work import Work
 
 ROWS = {
@@ -87,14 +87,8 @@ def _table(title: str, columns: list[Trial], names: list[str]) -> None:
         if metric in columns[0].epochs[-1]:
             print(f"   {label:<34}" + "".join(f"{100 * trial.epochs[-1][metric]:>14.1f}" for trial in columns))
     for name in names:
-        print(f"   {name:<34}" + "".join(f"{_value(trial.point[name]):>14}" for trial in columns))
+        print(f"   {name:<34}" + "".join(f"{said(trial.point[name]):>14}" for trial in columns))
 
 
 def _head(trial: Trial) -> str:
     return "as it stands" if trial.number == 1 else f"trial {trial.number}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

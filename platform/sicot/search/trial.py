@@ -22,6 +22,9 @@ Rare = Literal["tail", "macro"]
 """Which accuracy speaks for rare products: that of tail classes, or macro where validation has no tail rows."""
 
 
+SAID = "said.json"  # in a checkpoint: the figures of its epoch
+
+
 def scores(metrics: dict[str, Any], tail_weight: float, rare: Rare) -> dict[str, float]:
     """What a search looks at, in [0, 1], each the mean of photo alone and photo with words.
 
@@ -47,25 +50,32 @@ def run(point: Point, settings: dict[str, Any], prepared: str, rare: Rare, check
             pickled state.
         gpu: train on the GPU this process was given.
     """
-    begun = time.monotonic()
     torch.set_num_threads(max(1, int(settings["tune"]["cpus_per_trial"])))
     experiment, place = apply(Experiment(**settings), point), f"{checkpoints}/{key(point)}"
+    data = PreparedSet.open(prepared)
+    begun = time.monotonic()
 
     def report(metrics: dict[str, Any], save: Save) -> None:
         if "val/macro" not in metrics:
             return  # within an epoch, or at the very end
-        if metrics["epoch"] < experiment.train.epochs:
-            with tempfile.TemporaryDirectory() as folder:
+        said = {**metrics, **scores(metrics, experiment.tune.tail_weight, rare)}
+        with tempfile.TemporaryDirectory() as folder:
+            if metrics["epoch"] < experiment.train.epochs:
                 save(Path(folder))
-                storage.replace_folder(folder, place)
-        said = scores(metrics, experiment.tune.tail_weight, rare)
-        tune.report({**metrics, **said, "training_s": time.monotonic() - begun})
+            storage.write_json(f"{folder}/{SAID}", said)
+            storage.replace_folder(folder, place)
+        tune.report({**said, "training_s": time.monotonic() - begun})
 
     with tempfile.TemporaryDirectory() as copy:
         kept = storage.local_folder(place, copy) if storage.exists(place) else None
+        if kept:  # the driver may have been killed before it heard
+            said = storage.read_json(f"{kept}/{SAID}")
+            tune.report({**said, "training_s": 0.0})
+            if said["epoch"] == experiment.train.epochs:
+                return
         worker.fit(
             experiment,
-            PreparedSet.open(prepared),
+            data,
             report,
             device=torch.device("cuda" if gpu else "cpu"),
             checkpoint=Path(kept) if kept else None,
