@@ -31,6 +31,8 @@ class Trial(BaseModel):
     """Metrics of each epoch: `overall` and `tail` accuracy, `objective`, which weighs them, and what training says."""
     run: str = ""
     """Its MLflow run."""
+    after: int = 0
+    """Epochs that all trials had trained when it ended."""
     reason: str = ""
     """Why it failed."""
 
@@ -121,6 +123,7 @@ class Book:
     def end(self, trial: Trial, state: State, reason: str = "") -> None:
         """Note how a trial ended."""
         trial.state, trial.reason = state, reason
+        trial.after = sum(len(each.epochs) for each in self.trials)
         self._write()
 
     def dump(self) -> dict[str, Any]:
