@@ -49,7 +49,7 @@ mlflow: $(READY) ## MLflow's pages on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --port 5000 $(ARGS)
 
 bench: $(READY_DEV) ## All measurements of benchmarks/ (make million has its own), to runs/benchmarks/*.json
-	set -e; for each in $(filter-out %/million.py,$(wildcard benchmarks/[a-z]*.py)) benchmarks/classes benchmarks/ladder benchmarks/serving; do $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done
+	set -e; for each in $(filter-out %/million.py,$(wildcard benchmarks/[a-z]*.py)) benchmarks/classes benchmarks/ladder benchmarks/search benchmarks/serving; do $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done
 
 # ---------------------------------------------------------------- check
 

@@ -63,6 +63,7 @@ def proposing(
         first: tried before it is asked.
         sampler: proposes the rest.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     store = InMemoryStorage()  # OptunaSearch itself takes no known trial of several objectives
     study = optuna.create_study(
         storage=store, study_name="search", sampler=sampler, directions=["maximize"] * len(aims)

@@ -10,7 +10,6 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution
 from ray import tune
 
@@ -48,7 +47,6 @@ def search(experiment: Experiment, space: Sequence[Dimension]) -> Book:
         UserError: the cluster is too small, validation has no rows, ``<folder>/search`` is of other settings, the
             budget is used up before the first trial has ended, or that trial, the experiment as it stands, fails.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = f"{experiment.folder}/search"
     if experiment.fresh:
         storage.delete_folder(folder)
