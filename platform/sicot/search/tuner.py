@@ -185,7 +185,9 @@ class Task:
         if not book.trials:
             book.start(self.first)  # number 1, whichever process is up first
         begun = [trial.point for trial in book.left]
-        new = [point for point in first if point not in [trial.point for trial in book.trials]]
+        own = [trial.point for trial in book.trials]
+        new = [point for point in first if point not in own]
+        known = [each for each in known if each.point not in own]
         proposing = proposals.proposing(
             AIMS[asked.objective],
             self.ranges,
