@@ -199,7 +199,7 @@ class Task:
         pictures = "plots" if each.kind == "trial" else f"plots/{each.kind}"
         with Live(run, book, self.ranges, pictures), Follow(each, run, budget) as follow:
             if each.left > 0:
-                work.run(each, proposing, scheduler, follow, budget, self.folder)
+                work.run(each, proposing, scheduler, follow, budget)
         return follow.overheads
 
     def _work(self, kind: Any, experiment: Experiment, book: Book, gpus: float) -> Work:

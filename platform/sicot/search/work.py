@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from ray.tune import Callback, Stopper
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from sicot import cluster, storage
+from sicot import cluster
 from sicot.config import Experiment, Tune
 from sicot.errors import UserError
 from sicot.search.book import Book
@@ -92,12 +93,7 @@ def halving(asked: Tune, first: Point) -> Halving:
 
 
 def run(
-    work: Work,
-    proposing: OptunaSearch,
-    scheduler: TrialScheduler | None,
-    follow: Callback,
-    budget: Stopper,
-    folder: str,
+    work: Work, proposing: OptunaSearch, scheduler: TrialScheduler | None, follow: Callback, budget: Stopper
 ) -> None:
     """Run the trials that are left, until the budget is used up.
 
@@ -107,7 +103,6 @@ def run(
         scheduler: may stop some early; None: nobody does.
         follow: told of everything.
         budget: ends the search, and each trial after its last epoch.
-        folder: for what Tune keeps.
     """
     asked = work.experiment.tune
     for name, value in {
@@ -116,23 +111,23 @@ def run(
         "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a box even when it is told to be silent
     }.items():
         os.environ.setdefault(name, value)
-    storage.delete_folder(f"{folder}/tune")  # nobody reads what Tune keeps there, but for the errors of failed trials
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # Follow says it in a line
-    tune.Tuner(
-        tune.with_resources(work.trainable, {"cpu": asked.cpus_per_trial, "gpu": work.gpus}),
-        tune_config=tune.TuneConfig(
-            num_samples=work.left,
-            max_concurrent_trials=asked.concurrent,
-            search_alg=proposing,
-            scheduler=scheduler or FIFOScheduler(),
-            reuse_actors=True,  # a second a trial instead of two
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=folder,
-            stop=budget,
-            callbacks=[follow],
-            failure_config=tune.FailureConfig(max_failures=1),
-            verbose=0,
-        ),
-    ).fit()
+    with tempfile.TemporaryDirectory() as folder:  # nobody reads what Tune keeps, and trials report no checkpoint to it
+        tune.Tuner(
+            tune.with_resources(work.trainable, {"cpu": asked.cpus_per_trial, "gpu": work.gpus}),
+            tune_config=tune.TuneConfig(
+                num_samples=work.left,
+                max_concurrent_trials=asked.concurrent,
+                search_alg=proposing,
+                scheduler=scheduler or FIFOScheduler(),
+                reuse_actors=True,  # a second a trial instead of two
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=folder,
+                stop=budget,
+                callbacks=[follow],
+                failure_config=tune.FailureConfig(max_failures=1),
+                verbose=0,
+            ),
+        ).fit()
