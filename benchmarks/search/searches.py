@@ -22,7 +22,7 @@ from sicot.search.budget import Budget
 from sicot.search.follow import Follow
 from sicot.search.proposals import Known
 from sicot.search.space import Point, distributions
-from sicot.search.tuner import Task
+from sicot.search.tuner import Task, rare
 from sicot.search.work import Work
 from sicot.track import Run
 from tuning.space import SPACE
@@ -103,9 +103,7 @@ def task(options: argparse.Namespace, column: Column, folder: str) -> Task:
         ),
         tune=config.Tune(trials=options.trials, epochs=options.epochs, concurrent=record.cores()),
     )
-    rare = "tail" if (column.prepared.classes.group[column.rows["val"].labels_N.numpy()] == "tail").any() else "macro"
-    rows = len(column.rows["val"].ids), 0
-    return Task(experiment, column.prepared, distributions(SPACE, experiment), folder, rare, rows)
+    return Task(experiment, column.prepared, distributions(SPACE, experiment), folder, *rare(column.prepared))
 
 
 def tuned(task: Task, column: Column, run: Run, trials: int, seed: int = 0, name: str = "found") -> Searched:
@@ -164,10 +162,9 @@ def _search(
     sampler = sampler or proposals.tpe(asked, len(book.trials))
     proposing = proposals.proposing(["objective"], task.ranges, known, [*begun, *new], sampler)
     budget = Budget(asked, 0.0, book.spent)
+    scheduler = None if way == RANDOM else work.halving(asked, task.first)
     with Follow(each, run, budget) as follow:
-        work.run(
-            each, proposing, None if way == RANDOM else work.halving(asked, task.first), follow, budget, task.folder
-        )
+        work.run(each, proposing, scheduler, follow, budget)
     return Searched(way, asked.seed, book, follow.overheads)
 
 

@@ -151,10 +151,10 @@ def test_more_trials_than_places_are_refused_before_anything_starts(settings: Ex
 
 def test_validation_without_tail_rows_is_searched_by_macro_accuracy(tmp_path: Path) -> None:
     data = prepared_set(tmp_path, rows_per_class=4)
-    assert tuner._rare(data) == ("tail", (24, 4))
+    assert tuner.rare(data) == ("tail", (24, 4))
     table = storage.read_table(data.uris("val")[0])
     storage.write_table(data.uris("val")[0], table.filter([label != 5 for label in table["label"].to_pylist()]))
-    assert tuner._rare(PreparedSet.open(data.root)) == ("macro", (20, 0))
+    assert tuner.rare(PreparedSet.open(data.root)) == ("macro", (20, 0))
 
 
 def test_the_objective_weighs_tail_and_ways_of_asking() -> None:

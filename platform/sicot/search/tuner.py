@@ -53,7 +53,7 @@ def search(experiment: Experiment, space: Sequence[Dimension]) -> Book:
         experiment = experiment.model_copy(update={"fresh": False})
     asked = experiment.tune
     prepared = _prepared(experiment)
-    task = Task(experiment, prepared, distributions(space, experiment), folder, *_rare(prepared))
+    task = Task(experiment, prepared, distributions(space, experiment), folder, *rare(prepared))
     book = task.book("trials", task.trained)
     if storage.exists(results.best_file(experiment)) and task.is_done(book):
         print(f"already searched, {len(book.ended)} trials: {folder} (more with --tune.trials, anew with --fresh)")
@@ -227,7 +227,7 @@ def _prepared(experiment: Experiment) -> PreparedSet:
     return PreparedSet.open(root) if storage.exists(f"{root}/manifest.json") else prepare(experiment)
 
 
-def _rare(prepared: PreparedSet) -> tuple[Rare, tuple[int, int]]:
+def rare(prepared: PreparedSet) -> tuple[Rare, tuple[int, int]]:
     """Which accuracy speaks for rare products; rows of validation, and those of tail classes among them."""
     tables = [storage.read_table(uri, ["label"])["label"].to_numpy() for uri in prepared.uris("val")]
     labels = np.concatenate(tables) if tables else np.empty(0, int)
