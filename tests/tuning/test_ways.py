@@ -104,6 +104,8 @@ def test_a_budget_cuts_the_search_off_and_more_of_it_goes_on(tmp_path: Path, ray
     book = tuner.search(more, SPACE)
     assert len(book.ended) == 3
     assert 0 < book.spent.seconds < 1800
+    less = asked.model_copy(update={"tune": asked.tune.model_copy(update={"trials": 9})})
+    assert tuner.search(less, SPACE).trials == book.trials  # the time it is given is used up: shown again
     kinds = runs(asked)
     assert [run.info.status for run in kinds["search"]] == ["FINISHED"]
     assert len(kinds["trial"]) == 3

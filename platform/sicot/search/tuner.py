@@ -55,20 +55,22 @@ def search(experiment: Experiment, space: Sequence[Dimension]) -> Book:
     prepared = _prepared(experiment)
     task = Task(experiment, prepared, distributions(space, experiment), folder, *rare(prepared))
     book = task.book("trials", task.trained)
-    if storage.exists(results.best_file(experiment)) and task.is_done(book):
-        print(f"already searched, {len(book.ended)} trials: {folder} (more with --tune.trials, anew with --fresh)")
+    over = task.is_done(book) or Budget(asked, 0.0, book.spent).over
+    if over and storage.exists(results.best_file(experiment)):
+        more = "more with a larger budget, such as --tune.trials, anew with --fresh"
+        print(f"already searched, {len(book.ended)} trials: {folder} ({more})")
         summary.show(book, experiment, list(task.ranges))
         return book
     gpus = asked.gpus_per_trial if cluster.has_gpus(experiment.train.gpu) else 0.0
     if asked.gpu_hours and not gpus:
         raise UserError("tune.gpu_hours: trials use no GPU here: give tune.minutes or tune.trials")
+    budget = Budget(task.trained.tune, gpus, book.spent)
+    if budget.over:
+        raise UserError(f"the search has used {budget}: give more of it, or --fresh")
     work.require(asked, gpus)
     worker.build(task.trained, prepared)  # finds out here, once, whether the settings fit together
     tags = {"sicot.data": prepared.manifest.digest, "sicot.measure": task.measure}
     with track.run(experiment, "search", experiment.name, resume=bool(book.trials), tags=tags) as run:
-        budget = Budget(task.trained.tune, gpus, book.spent)
-        if budget.over:
-            raise UserError(f"the search has used {budget}: give more of it, or --fresh")
         overheads = (task.screen_and_train if asked.screen else task.try_all)(run, book, budget)
         first = book.trials[0]
         if first.state == "failed":
