@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.ladder import heads
@@ -20,7 +19,7 @@ from sicot import config
 from sicot.model.recognizer import SICoT
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import features
-from sicot.train.heads import ask, take
+from sicot.train.heads import ask, fold, take
 
 FOLDS = 5
 SWAPPED = 0.3
@@ -80,7 +79,7 @@ def measure(trial: Trial, column: Column) -> dict[str, Any]:
     prepared, seed = column.prepared, trial.train.seed
     train, asked, split = column.rows["train"], column.rows.get("test"), "test"
     if not trial.final or asked is None:
-        inside, outside = fold(train.ids, train.labels_N.numpy(), seed)
+        inside, outside = fold(train.ids, train.labels_N.numpy(), seed, FOLDS)
         train, asked, split = take(train, inside), take(train, outside), "train"
     task = heads.Task(
         prepared.manifest.images.size,
@@ -114,17 +113,3 @@ def _answers(trial: Trial, task: heads.Task, other: features.Rows | None) -> dic
             if other is not None and trial.column == "title":
                 logits["image_title_nolabel"] = ask(net, other, "both")
     return logits
-
-
-def fold(ids: list[str], labels: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the rows to train on, and of those held out: a fifth of each class, dealt by the rows' ids.
-
-    So every rung has the same folds, also where its text column comes in another order.
-    """
-    random = np.random.default_rng(0)
-    part = np.zeros(len(labels), int)
-    by_id = np.argsort(np.array(ids))
-    for label in np.unique(labels):
-        rows = random.permutation(by_id[labels[by_id] == label])
-        part[rows] = (np.arange(len(rows)) + random.integers(FOLDS)) % FOLDS
-    return np.flatnonzero(part != number % FOLDS), np.flatnonzero(part == number % FOLDS)

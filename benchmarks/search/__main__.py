@@ -3,7 +3,8 @@
 On cached features of a frozen trunk, in three parts:
 
     found     the settings that TPE and ASHA find against the defaults, both trained again for as many epochs, with
-              fresh seeds: cross-validated on the training split (five folds a seed), and on the test split
+              fresh seeds: cross-validated on the training split (five folds a seed, others than the search's three),
+              and on the test split
     budget    ASHA, and ASHA with TPE, against as many trials of a random search trained to the end: the share of its
               epochs after which they have found something as good as the best of them
     overhead  seconds of a trial beside its training
@@ -63,6 +64,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=112, help="side of the photos, pixels")
     parser.add_argument("--views", type=int, default=3, help="views of each photo, the first as it is")
     parser.add_argument("--epochs", type=int, default=12, help="of a trial, and of the trainings compared")
+    parser.add_argument("--folds", type=int, default=3, help="of training that a trial is measured by; 0: validation")
     parser.add_argument("--trials", type=int, default=36, help="of the search whose finding is trained again")
     parser.add_argument("--random", type=int, default=12, help="trials of each random search")
     parser.add_argument("--seeds", type=int, default=3, help="random searches; fresh seeds of the trainings compared")

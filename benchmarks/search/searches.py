@@ -101,7 +101,9 @@ def task(options: argparse.Namespace, column: Column, folder: str) -> Task:
         train=config.Train(
             epochs=options.epochs, batch_size=128, learning_rate=2e-3, weight_decay=0.1, precision="fp32"
         ),
-        tune=config.Tune(trials=options.trials, epochs=options.epochs, concurrent=record.cores()),
+        tune=config.Tune(
+            trials=options.trials, epochs=options.epochs, concurrent=record.cores(), screen=1, folds=options.folds
+        ),
     )
     return Task(experiment, column.prepared, distributions(SPACE, experiment), folder, *rare(column.prepared))
 

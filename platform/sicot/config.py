@@ -521,6 +521,9 @@ class Tune(Section):
     screen: Annotated[int, Field(ge=0)] = 0
     """Trials train on cached features of the trunk as it starts, in seconds on CPUs; then so many of the best, and the
     config as it stands, train in full for `train.epochs`. Half of `minutes` is kept for these. 0: no screening."""
+    folds: Annotated[int, Field(ge=0, le=20)] = 0
+    """Screening measures by so many folds of the training rows, which takes that much longer: where validation has too
+    few rows to tell settings apart. 0: on validation."""
     warm_start: str | None = None
     """Begin with what is known: the id of an earlier search's MLflow run, or `same` for all earlier searches of the
     same data and objective. Of other data or another objective, its best points are tried first instead."""
@@ -533,6 +536,10 @@ class Tune(Section):
             raise ValueError("gpus_per_trial must be a share of one GPU, or a whole number of them")
         if self.cpus_per_trial > 1 and self.cpus_per_trial != int(self.cpus_per_trial):
             raise ValueError("cpus_per_trial must be a share of one CPU, or a whole number of them")
+        if self.folds == 1:
+            raise ValueError("folds must be 0, or 2 and more: with one, nothing would be left to train on")
+        if self.folds and not self.screen:
+            raise ValueError("folds are how screening measures: give screen, too")
         return self
 
 

@@ -56,7 +56,7 @@ def test_the_gain_is_of_means_over_folds_paired_by_seed() -> None:
 
 
 def test_from_searches_to_table_and_picture(tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = argparse.Namespace(data="tiny", weights=None, epochs=2, trials=3)
+    options = argparse.Namespace(data="tiny", weights=None, epochs=2, trials=3, folds=2)
     prepared = prepared_set(tmp_path / "set")
     monkeypatch.setattr(again, "FOLDS", 2)
     torch.manual_seed(0)

@@ -146,7 +146,9 @@ for tune, gpus in ((Tune(concurrent=3), 0.6), (Tune(concurrent=2, cpus_per_trial
     assert "needs 9 CPUs, the cluster has 8" in cpus
 
 
-@pytest.mark.parametrize("wrong", [{"gpus_per_trial": 1.5}, {"cpus_per_trial": 2.5}, {"minutes": 0}, {"screen": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"gpus_per_trial": 1.5}, {"cpus_per_trial": 2.5}, {"minutes": 0}, {"screen": -1}, {"folds": 3}]
+)
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match=rf"tune.*{next(iter(wrong))}"):
         config.load(Experiment, [f"--tune.{name}={value}" for name, value in wrong.items()])

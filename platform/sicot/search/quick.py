@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -42,11 +43,25 @@ def run(point: Point, settings: dict[str, Any], prepared: str, rare: Rare, rows:
     torch.set_num_threads(max(1, int(settings["tune"]["cpus_per_trial"])))
     experiment, data = apply(Experiment(**settings), point), PreparedSet.open(prepared)
     tail_C = data.classes.group == "tail"
-
-    def after(epoch: int, net: Any) -> None:
-        metrics = {f"val/{name}": value for name, value in heads.validate(net, rows["val"], tail_C).items()}
+    parts = list(splits(rows, experiment.tune.folds))
+    nets = [worker.build(experiment, data) for _ in parts]
+    begun = time.monotonic()
+    side_by_side = zip(
+        *(heads.epochs(net, experiment.train, learnt) for net, (learnt, _) in zip(nets, parts, strict=True)),
+        strict=True,
+    )
+    for epoch, kept in enumerate(side_by_side, 1):
+        each = [heads.validate(net, asked, tail_C) for net, (_, asked) in zip(kept, parts, strict=True)]
+        metrics = {f"val/{name}": sum(said[name] for said in each) / len(each) for name in each[0]}
         said = scores(metrics, experiment.tune.tail_weight, rare)
         tune.report({"epoch": epoch, **metrics, **said, "training_s": time.monotonic() - begun})
 
-    model, begun = worker.build(experiment, data), time.monotonic()
-    heads.fit(model, experiment.train, rows["train"], after=after)
+
+def splits(rows: dict[str, Rows], folds: int) -> Iterator[tuple[Rows, Rows]]:
+    """Rows to learn from and rows to be asked about: training and validation, or folds of training."""
+    if not folds:
+        yield rows["train"], rows["val"]
+    train = rows["train"]
+    for number in range(folds):
+        inside, outside = heads.fold(train.ids, train.labels_N.numpy(), number, folds)
+        yield heads.take(train, inside), heads.take(train, outside)

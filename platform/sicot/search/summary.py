@@ -39,7 +39,10 @@ def announce(work: Work, rows: tuple[int, int], rare: str) -> None:
         f"overall and {rare} accuracy" if tuned.objective == "pareto"
         else f"{1 - share:g} x overall + {share:g} x {rare} accuracy"
     )  # fmt: skip
-    print(f"objective: {aim} on {rows[0]:,} validation rows{regimes}")
+    folds = tuned.folds if work.kind == "screening" else 0
+    print(f"objective: {aim} on {f'{folds} folds of training' if folds else f'{rows[0]:,} validation'} rows{regimes}")
+    if folds:
+        return
     if rare == "macro":
         print("(validation has no row of a tail class: macro accuracy stands in for tail)")
     elif rows[1] < 100:

@@ -87,7 +87,9 @@ def search(experiment: Experiment, space: Sequence[Dimension]) -> Book:
 def fingerprint(trained: Experiment, prepared: PreparedSet, ranges: dict[str, BaseDistribution]) -> str:
     """Names what a search is of; what it is given, and how many trials run at a time, may change while it goes on."""
     settings = trained.model_dump(mode="json", include={"model": True, "train": True, "tune": True})
-    settings["tune"] = {name: settings["tune"][name] for name in ("objective", "tail_weight", "epochs", "grace")}
+    settings["tune"] = {
+        name: settings["tune"][name] for name in ("objective", "tail_weight", "epochs", "grace", "folds")
+    }
     parts = [settings, prepared.manifest.digest, {name: repr(each) for name, each in ranges.items()}]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -145,7 +147,7 @@ class Task:
         chosen, overheads = self.book("screened", self.screened), []
         part = Budget(self.screened.tune, 0.0, book.spent, share=0.5)
         if len(chosen.ended) < self.experiment.tune.trials and not part.over:
-            known, tips = warm.start(self.experiment, self.ranges, self.measure, run.id)
+            known, tips = warm.start(self.experiment, self.ranges, self.measure, run.id, screening=True)
             each = self._work("screening", self.screened, chosen, 0.0)
             overheads = self._search(run, each, part, known, [self.first, *tips])
         run.dict(chosen.dump(), "screened.json")

@@ -19,7 +19,7 @@ SCORES = (*AIMS["weighted"], *AIMS["pareto"])
 
 
 def start(
-    experiment: Experiment, ranges: dict[str, BaseDistribution], measure: str, own: str
+    experiment: Experiment, ranges: dict[str, BaseDistribution], measure: str, own: str, screening: bool = False
 ) -> tuple[list[Known], list[Point]]:
     """Known points, and points to try first, as ``tune.warm_start`` says; prints how many.
 
@@ -28,6 +28,7 @@ def start(
         ranges: points outside them are left out.
         measure: tells searches whose figures can be compared, see :func:`sicot.search.tuner.search`.
         own: this search's run, which is none of them.
+        screening: these trials are measured otherwise than any that were trained in full.
 
     Raises:
         UserError: there is no such run, or it is none of a search.
@@ -43,7 +44,7 @@ def start(
     others: list[Known] = []
     outside = 0
     for parent in parents:
-        alike = parent.tags.get("sicot.measure") == measure
+        alike = not screening and parent.tags.get("sicot.measure") == measure
         for trial in track.past(experiment, {"mlflow.parentRunId": parent.id, "sicot.kind": "trial"}, parent):
             if trial.status != "FINISHED" or any(score not in trial.metrics for score in SCORES):
                 continue
@@ -55,7 +56,7 @@ def start(
     best = sorted(others, key=lambda each: -each.scores["objective"])[:BEST]
     print(
         f"warm start: {len(known)} trials of {len(parents)} earlier searches are known"
-        + (f", the best {len(best)} of other data or another objective are tried first" if best else "")
+        + (f", the best {len(best)} that were measured otherwise are tried first" if best else "")
         + (f"; {outside} lie outside today's ranges" if outside else "")
     )
     return known, [each.point for each in best]

@@ -5,7 +5,7 @@ B batch, N rows, W views of a photo, T words, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -20,19 +20,22 @@ from sicot.train.loader import Batch
 Begin = Callable[[SICoT, Tensor, float], Tensor]
 """Called before each epoch with the model, labels_N and the share of training that is done; gives the rows' order."""
 
-After = Callable[[int, SICoT], None]
-"""Called after each epoch, from 1, with the model to evaluate."""
-
 
 def shuffled(net: SICoT, labels_N: Tensor, done: float) -> Tensor:
     """Every row once."""
     return torch.randperm(len(labels_N))
 
 
-def fit(net: SICoT, settings: Train, rows: Rows, begin: Begin = shuffled, after: After | None = None) -> SICoT:
+def fit(net: SICoT, settings: Train, rows: Rows, begin: Begin = shuffled) -> SICoT:
     """Train what of ``net`` can be trained for `settings.epochs` passes, a view of each photo by chance."""
+    *_, kept = epochs(net, settings, rows, begin)
+    return kept
+
+
+def epochs(net: SICoT, settings: Train, rows: Rows, begin: Begin = shuffled) -> Iterator[SICoT]:
+    """As :func:`fit`; gives the model to evaluate after each epoch, and trains on when the next is asked for."""
     size = min(settings.batch_size, len(rows.ids))
-    steps = max(1, len(rows.ids) // size)
+    steps = len(rows.ids) // size
     learner = Learner(settings, net, settings.epochs * steps, torch.device("cpu"))
     for epoch in range(settings.epochs):
         torch.manual_seed(hash((settings.seed, epoch)) % 2**63)
@@ -41,9 +44,7 @@ def fit(net: SICoT, settings: Train, rows: Rows, begin: Begin = shuffled, after:
             at_B = order_N[step * size : (step + 1) * size]
             view_B = torch.randint(rows.features_NWF.shape[1], (len(at_B),))
             learner.step(Batch(rows.features_NWF[at_B, view_B].float(), rows.words_NT[at_B], rows.labels_N[at_B]))
-        if after:
-            after(epoch + 1, learner.kept.eval())
-    return learner.kept.eval()
+        yield learner.kept.eval()
 
 
 @torch.inference_mode()
@@ -77,3 +78,17 @@ def take(rows: Rows, places: np.ndarray) -> Rows:
         rows.words_NT[at],
         rows.labels_N[at],
     )
+
+
+def fold(ids: list[str], labels: np.ndarray, number: int, folds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the rows to train on, and of those held out: an equal share of each class, dealt by the rows' ids.
+
+    So folds are the same where the rows come in another order.
+    """
+    random = np.random.default_rng(0)
+    part = np.zeros(len(labels), int)
+    by_id = np.argsort(np.array(ids))
+    for label in np.unique(labels):
+        rows = random.permutation(by_id[labels[by_id] == label])
+        part[rows] = (np.arange(len(rows)) + random.integers(folds)) % folds
+    return np.flatnonzero(part != number % folds), np.flatnonzero(part == number % folds)
