@@ -69,10 +69,11 @@ def test_a_pareto_search_stops_nobody_and_every_point_of_its_front_can_be_traine
 def test_screening_on_features_then_the_best_in_full(
     tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = settings(tmp_path, screen=2, trials=6, epochs=4, grace=2)
+    asked = settings(tmp_path, screen=2, trials=6, epochs=4, grace=2, folds=2)
     book = tuner.search(asked, SPACE)
     said = capsys.readouterr().out
     assert "on cached features of the trunk" in said
+    assert "on 2 folds of training rows" in said
     assert "beside its training, a trial took" in said
     kept = f"{asked.folder}/search/screened.json"
     screened = Book(kept, storage.read_json(kept)["settings"])
