@@ -75,7 +75,7 @@ def overall_against_tail(trials: list[Trial], front: list[Trial]) -> Figure:
         axes.scatter(points[:, 0], points[:, 1], 26, COLOURS[state], label=label, zorder=2)
     if front:
         line = 100 * np.array([trial.scores for trial in front])
-        axes.step(line[:, 0], line[:, 1], where="pre", color=BEST, linewidth=1.5, marker="o", markersize=5,
+        axes.step(line[:, 0], line[:, 1], where="post", color=BEST, linewidth=1.5, marker="o", markersize=5,
                   label="front", zorder=3)  # fmt: skip
         for trial, (x, y) in zip(front, line, strict=True):
             axes.annotate(str(trial.number), (x, y), (4, 4), textcoords="offset points", fontsize=7)
@@ -98,7 +98,8 @@ def best_so_far(trials: list[Trial]) -> Figure:
     whole = [_percent(trial) if trial.state == "finished" else -np.inf for trial in trials]
     best = np.maximum.accumulate(whole)
     axes.step([t.number for t in trials], best, where="post", color=BEST, linewidth=1.6, label="best so far")
-    axes.axhline(_percent(trials[0]), color="#999", linewidth=1, linestyle="--", label="as it stands")
+    if trials[0].number == 1:
+        axes.axhline(_percent(trials[0]), color="#999", linewidth=1, linestyle="--", label="as it stands")
     axes.set(xlabel="trial", ylabel="objective on validation, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8)
