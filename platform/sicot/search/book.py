@@ -112,26 +112,27 @@ class Book:
             trial = Trial(number=len(self.trials) + 1, point=point)
             self.trials.append(trial)
         trial.state, trial.reason = "running", ""
-        self._write()
+        self.write()
         return trial
 
     def epoch(self, trial: Trial, metrics: dict[str, float]) -> None:
         """Note an epoch; one that is said or trained again replaces what was noted."""
         trial.epochs = [epoch for epoch in trial.epochs if epoch["epoch"] < metrics["epoch"]] + [metrics]
-        self._write()
+        self.write()
 
     def end(self, trial: Trial, state: State, reason: str = "") -> None:
         """Note how a trial ended."""
         trial.state, trial.reason = state, reason
         trial.after = sum(len(each.epochs) for each in self.trials)
-        self._write()
+        self.write()
 
     def dump(self) -> dict[str, Any]:
         """As JSON."""
         trials = [trial.model_dump(mode="json") for trial in self.trials]
         return {"settings": self.settings, "spent": self.spent.model_dump(), "trials": trials}
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Keep it; each of the above does."""
         storage.write_json(self.file, self.dump())
 
 

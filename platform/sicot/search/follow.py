@@ -57,6 +57,7 @@ class Follow(Callback):
                 self.book.end(it, "cut")
             over = error or KeyboardInterrupt("the search's budget is used up")
             stack.__exit__(type(over), over, traceback)
+        self.book.write()  # what was spent since its last word
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Open the trial's run; a trial that Tune starts again after a lost process keeps its own."""
