@@ -52,7 +52,7 @@ dashboards: $(READY) ## MLflow, Prometheus and Grafana on this machine, those th
 	$(BIN)/python -m jobs.dashboards $(ARGS)
 
 bench: $(READY_DEV) ## All measurements of benchmarks/ (make million has its own), to runs/benchmarks/*.json
-	set -e; for each in $(filter-out %/million.py,$(wildcard benchmarks/[a-z]*.py)) benchmarks/classes benchmarks/ladder benchmarks/serving; do $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done
+	set -e; for each in $(filter-out %/million.py,$(wildcard benchmarks/[a-z]*.py)) benchmarks/classes benchmarks/ladder benchmarks/search benchmarks/serving; do $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done
 
 # ---------------------------------------------------------------- check
 

@@ -1,8 +1,8 @@
 """Search attention and loss weights with Ray Tune: `python -m tuning.search --preset demo`.
 
-Tries the experiment as it stands first, then what Optuna proposes (tuning/space.py says from which ranges), prepares
-the catalogue if that has not been done, and writes <storage>/<name>/best.yaml, which `jobs.train --config` takes.
-The same command continues an interrupted search, with a larger `--tune.trials` a finished one; `--fresh` starts over.
+Tries the experiment as it stands first, then what Optuna proposes (`python -m tuning.space` shows from which ranges),
+prepares the catalogue if that has not been done, and writes <storage>/<name>/best.yaml, which `jobs.train --config`
+takes. The same command continues an interrupted search, with a larger budget a finished one; `--fresh` starts over.
 `--help` lists every setting.
 """
 

@@ -1,9 +1,14 @@
-"""What a search tries: attention, words and loss weights. Each range is widened to hold the experiment's own value."""
+"""What a search tries: attention, words and loss weights. Each range is widened to hold the experiment's own value.
+
+`python -m tuning.space --preset demo` shows it for an experiment.
+"""
 
 from __future__ import annotations
 
+from sicot import config
 from sicot.config import Experiment
-from sicot.search.space import Choice, Dimension, Range
+from sicot.errors import door
+from sicot.search.space import Choice, Dimension, Range, describe
 
 
 def words(experiment: Experiment) -> bool:
@@ -106,3 +111,12 @@ SPACE: tuple[Dimension, ...] = (
         why="Word vectors may need larger steps as each is seen rarely, or none where they are good already.",
     ),
 )
+
+
+def main() -> None:
+    """Print what a search of the command line's experiment tries."""
+    print(describe(SPACE, config.load(Experiment, program="python -m tuning.space")))
+
+
+if __name__ == "__main__":
+    door(main)

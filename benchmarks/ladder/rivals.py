@@ -23,10 +23,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.ladder.heads import Task, ask, fit, shuffled, train
+from benchmarks.ladder.heads import Task, train
 from benchmarks.ladder.rungs import VISUAL, change
 from sicot.config import Model, Train
 from sicot.model.recognizer import SICoT
+from sicot.train.heads import ask, fit, shuffled
 
 Logits = dict[str, Tensor]
 """Regime → z_NC of the rows asked about."""

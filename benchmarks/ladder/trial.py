@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.ladder import heads
@@ -20,6 +19,7 @@ from sicot import config
 from sicot.model.recognizer import SICoT
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import features
+from sicot.train.heads import ask, fold, take
 
 FOLDS = 5
 SWAPPED = 0.3
@@ -79,8 +79,8 @@ def measure(trial: Trial, column: Column) -> dict[str, Any]:
     prepared, seed = column.prepared, trial.train.seed
     train, asked, split = column.rows["train"], column.rows.get("test"), "test"
     if not trial.final or asked is None:
-        inside, outside = fold(train.ids, train.labels_N.numpy(), seed)
-        train, asked, split = heads.take(train, inside), heads.take(train, outside), "train"
+        inside, outside = fold(train.ids, train.labels_N.numpy(), seed, FOLDS)
+        train, asked, split = take(train, inside), take(train, outside), "train"
     task = heads.Task(
         prepared.manifest.images.size,
         train,
@@ -105,25 +105,11 @@ def _answers(trial: Trial, task: heads.Task, other: features.Rows | None) -> dic
     if trial.name in RIVALS:
         return RIVALS[trial.name](trial.model, trial.train, task)
     net = heads.train(trial.model, trial.train, task, TwoClassifiers if TWO in trial.name else SICoT)
-    logits = {"image": heads.ask(net, task.asked, "image")}
+    logits = {"image": ask(net, task.asked, "image")}
     if trial.model.uses_words and (task.asked.words_NT > 0).any():
-        logits |= {"both": heads.ask(net, task.asked, "both"), "text": heads.ask(net, task.asked, "text")}
+        logits |= {"both": ask(net, task.asked, "both"), "text": ask(net, task.asked, "text")}
         if trial.name in ("default", "changed"):
-            logits["swapped"] = heads.ask(net, heads.swapped(task.asked, SWAPPED), "both")
+            logits["swapped"] = ask(net, heads.swapped(task.asked, SWAPPED), "both")
             if other is not None and trial.column == "title":
-                logits["image_title_nolabel"] = heads.ask(net, other, "both")
+                logits["image_title_nolabel"] = ask(net, other, "both")
     return logits
-
-
-def fold(ids: list[str], labels: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the rows to train on, and of those held out: a fifth of each class, dealt by the rows' ids.
-
-    So every rung has the same folds, also where its text column comes in another order.
-    """
-    random = np.random.default_rng(0)
-    part = np.zeros(len(labels), int)
-    by_id = np.argsort(np.array(ids))
-    for label in np.unique(labels):
-        rows = random.permutation(by_id[labels[by_id] == label])
-        part[rows] = (np.arange(len(rows)) + random.integers(FOLDS)) % FOLDS
-    return np.flatnonzero(part != number % FOLDS), np.flatnonzero(part == number % FOLDS)

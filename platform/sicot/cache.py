@@ -1,4 +1,4 @@
-"""Bundles that were downloaded, kept in the user's cache and checked whenever they are taken out again.
+"""The user's cache. Bundles that were downloaded are kept there and checked whenever they are taken out again.
 
 A bundle's folder there is named by the SHA-256 of its bundle.json, which holds those of all other files.
 """
@@ -46,10 +46,15 @@ def keep(downloaded: Path) -> str:
     return str(folder)
 
 
-def _root() -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sicot" / "bundles"
+def folder(name: str) -> Path:
+    """A folder of the user's cache, such as `features`."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sicot" / name
     root.mkdir(parents=True, exist_ok=True)
     return root
+
+
+def _root() -> Path:
+    return folder("bundles")
 
 
 def _whole(folder: Path) -> bool:

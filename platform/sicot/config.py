@@ -496,20 +496,56 @@ class Serve(Section):
 
 
 class Tune(Section):
-    """Ray Tune's search of attention and loss weights."""
+    """Ray Tune's search of attention and loss weights.
+
+    It ends with the first of `trials`, `minutes` and `gpu_hours` that is used up. What an earlier start of the same
+    search has used counts; with more given, it goes on."""
 
     trials: Count = 12
     """Number of trials; the first one is the config as it stands."""
+    minutes: Positive | None = None
+    """Time of the search, minutes; trials under way are cut off then, and go on when more is given."""
+    gpu_hours: Positive | None = None
+    """GPUs in use by trials, times hours."""
     concurrent: Count = 2
-    """Trials at the same time, one CPU each (and one GPU if `train.gpu`)."""
+    """Trials at the same time."""
+    cpus_per_trial: Positive = 1.0
+    """CPUs of a trial, a thread each; logical ones, 0.5 lets two trials take turns on one."""
+    gpus_per_trial: Positive = 1.0
+    """GPUs of a trial, if `train.gpu`; with 0.25, four trials share one."""
     epochs: Count = 10
     """Longest trial."""
     grace: Count = 3
     """Epochs before ASHA may stop a trial."""
+    objective: Literal["weighted", "pareto"] = "weighted"
+    """weighted: one number, see `tail_weight`; pareto: all trials that none beats in both overall and tail accuracy.
+
+    For the front no trial is stopped early; `best.yaml` is its point of the best weighted objective."""
     tail_weight: Share = 0.5
     """Objective: this share of tail accuracy, the rest overall; on validation, mean of photo alone and with words."""
+    screen: Annotated[int, Field(ge=0)] = 0
+    """Trials train on cached features of the trunk as it starts, in seconds on CPUs; then so many of the best, and the
+    config as it stands, train in full for `train.epochs`. Half of `minutes` is kept for these. 0: no screening."""
+    folds: Annotated[int, Field(ge=0, le=20)] = 0
+    """Screening measures by so many folds of the training rows, which takes that much longer: where validation has too
+    few rows to tell settings apart. 0: on validation."""
+    warm_start: str | None = None
+    """Begin with what is known: the id of an earlier search's MLflow run, or `same` for all earlier searches of the
+    same data and objective. Of other data or another objective, its best points are tried first instead."""
     seed: int = 0
     """Seed of the search."""
+
+    @model_validator(mode="after")
+    def _gpus_are_whole_or_shared(self) -> Self:
+        if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
+            raise ValueError("gpus_per_trial must be a share of one GPU, or a whole number of them")
+        if self.cpus_per_trial > 1 and self.cpus_per_trial != int(self.cpus_per_trial):
+            raise ValueError("cpus_per_trial must be a share of one CPU, or a whole number of them")
+        if self.folds == 1:
+            raise ValueError("folds must be 0, or 2 and more: with one, nothing would be left to train on")
+        if self.folds and not self.screen:
+            raise ValueError("folds are how screening measures: give screen, too")
+        return self
 
 
 # ---------------------------------------------------------------- the whole

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,7 @@ def run(
     parent: Run | None = None,
     resume: bool = False,
     tags: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
 ) -> Iterator[Run]:
     """An MLflow run for the length of the block, with the job's settings as params.
 
@@ -154,6 +156,7 @@ def run(
         parent: the run this one is nested under.
         resume: continue the newest run of this kind and name if it did not finish and its process is gone.
         tags: further tags, such as ``{"sicot.data": digest}``.
+        params: in place of the job's settings: what sets one of many nested runs apart.
 
     Raises :class:`UserError` with one line that names the store if MLflow cannot be reached.
     """
@@ -167,7 +170,7 @@ def run(
         it = Run(uri, opened)
         nested = {"mlflow.parentRunId": parent.id} if parent else {}
         it.tags({"sicot.kind": kind, "sicot.name": name, **nested, **_who(), **(tags or {})})
-        it.params(job.model_dump(mode="json"))
+        it.params(job.model_dump(mode="json") if params is None else params)
     if parent is None and origin.submission():
         _tell(it, experiment, tags or {})
     try:
@@ -213,6 +216,48 @@ def talking(uri: str) -> Iterator[None]:
 
 
 TROUBLE = (MlflowException, requests.RequestException, SQLAlchemyError, OSError)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What MLflow keeps of a run."""
+
+    id: str
+    experiment: str
+    status: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+def read(uri: str, run_id: str) -> Past | None:
+    """A run by its id; None if there is none."""
+    client = connect(uri)
+    with talking(uri):
+        try:
+            return _past(client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None
+
+
+def past(job: Job, tags: Mapping[str, str], beside: Past | None = None) -> Iterator[Past]:
+    """All runs with these tags, the newest first, in the job's MLflow experiment (or in that of ``beside``)."""
+    client = connect(job.tracking_uri)
+    with talking(job.tracking_uri):
+        experiment = beside.experiment if beside else _experiment(client, job)
+        wanted = " and ".join(f"tags.`{name}` = {value!r}" for name, value in tags.items())
+        token: str | None = ""
+        while token is not None:
+            page = client.search_runs([experiment], wanted, max_results=1000, page_token=token or None)
+            yield from map(_past, page)
+            token = page.token or None
+
+
+def _past(run: Any) -> Past:
+    data = run.data
+    return Past(run.info.run_id, run.info.experiment_id, run.info.status, data.params, data.metrics, data.tags)
 
 
 def close_children(parent: Run) -> None:

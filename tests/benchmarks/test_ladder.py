@@ -22,6 +22,7 @@ from sicot import config
 from sicot.model import losses
 from sicot.model.recognizer import SICoT
 from sicot.train.features import Rows
+from sicot.train.heads import ask, fold
 from tests.builders import experiment, prepared_set
 
 CLASSES, PER_CLASS, WIDTH, WORDS = 4, 12, 512, 9
@@ -69,7 +70,7 @@ def test_every_rung_learns_and_answers_photos_without_words_by_the_photo(name: s
     wordless = heads.replace(task.asked, words_NT=torch.zeros_like(task.asked.words_NT))
     if one.model.uses_words and TWO not in name:
         net = heads.train(one.model, TRAIN, task)
-        assert torch.equal(heads.ask(net, wordless, "both"), heads.ask(net, wordless, "image"))
+        assert torch.equal(ask(net, wordless, "both"), ask(net, wordless, "image"))
 
 
 def test_two_classifiers_learn_among_the_same_wrong_words_as_one(
@@ -86,7 +87,7 @@ def test_two_classifiers_learn_among_the_same_wrong_words_as_one(
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=80))
 def test_each_row_is_held_out_once_and_never_trained_on_then(labels: list[int]) -> None:
     ids = [f"{(7 * row) % 83:03}" for row in range(len(labels))]
-    folds = [trial.fold(ids, np.array(labels), number) for number in range(trial.FOLDS)]
+    folds = [fold(ids, np.array(labels), number, trial.FOLDS) for number in range(trial.FOLDS)]
     assert sorted(row for _, outside in folds for row in outside.tolist()) == list(range(len(labels)))
     for inside, outside in folds:
         assert not set(inside.tolist()) & set(outside.tolist())
@@ -94,7 +95,7 @@ def test_each_row_is_held_out_once_and_never_trained_on_then(labels: list[int]) 
     for label in set(labels):  # a class is thinned by a fifth, not emptied
         if labels.count(label) > 1:
             assert all(label in np.array(labels)[inside] for inside, _ in folds)
-    turned = [trial.fold(ids[::-1], np.array(labels[::-1]), number) for number in range(trial.FOLDS)]
+    turned = [fold(ids[::-1], np.array(labels[::-1]), number, trial.FOLDS) for number in range(trial.FOLDS)]
     for (_, outside), (_, other) in zip(folds, turned, strict=True):  # whatever the rows' order
         assert {ids[row] for row in outside} == {ids[::-1][row] for row in other}
 

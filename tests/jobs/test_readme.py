@@ -155,11 +155,22 @@ def test_very_many_classes_take_the_same_command(copy: Path) -> None:
 
 
 def test_the_search_beats_nothing_but_ends_with_a_config(demo: Path) -> None:
+    (space,) = commands("python -m tuning.space")
+    assert "model.loss.tau" in run(space, demo)
     (command,) = commands("python -m tuning.search")
     begun = time.monotonic()
     print(run(command, demo))
     print(f"the search took {time.monotonic() - begun:.0f} s")
     assert (demo / "runs/demo/best.yaml").exists()
+
+
+def test_other_searches(demo: Path) -> None:
+    front, quick, warm = commands("python -m tuning.search", "other searches")
+    run(f"{front} --tune.trials 2 --tune.epochs 2", demo)
+    assert list((demo / "runs/front/front").glob("*.yaml"))
+    run(f"{quick} --tune.trials 6 --tune.screen 1 --tune.epochs 3 --train.epochs 2", demo)
+    assert (demo / "runs/quick/best.yaml").exists()
+    assert "warm start: 6 trials of 1 earlier searches are known" in run(f"{warm} --tune.trials 2", demo)
 
 
 @contextmanager

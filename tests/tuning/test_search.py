@@ -17,7 +17,7 @@ from sicot.prepare.prepared import PreparedSet
 from sicot.search import tuner
 from sicot.search.book import Book, key
 from sicot.search.space import distributions, standing
-from sicot.search.trial import objective
+from sicot.search.trial import scores
 from tests.builders import experiment, prepared_set
 from tuning.space import SPACE
 
@@ -151,19 +151,18 @@ def test_more_trials_than_places_are_refused_before_anything_starts(settings: Ex
 
 def test_validation_without_tail_rows_is_searched_by_macro_accuracy(tmp_path: Path) -> None:
     data = prepared_set(tmp_path, rows_per_class=4)
-    assert tuner._rare(data) == ("tail", (24, 4))
+    assert tuner.rare(data) == ("tail", (24, 4))
     table = storage.read_table(data.uris("val")[0])
     storage.write_table(data.uris("val")[0], table.filter([label != 5 for label in table["label"].to_pylist()]))
-    assert tuner._rare(PreparedSet.open(data.root)) == ("macro", (20, 0))
+    assert tuner.rare(PreparedSet.open(data.root)) == ("macro", (20, 0))
 
 
 def test_the_objective_weighs_tail_and_ways_of_asking() -> None:
     metrics = {"val/image/top1": 0.5, "val/image/tail": 0.1, "val/image_text/top1": 0.9, "val/image_text/tail": 0.7}
-    assert objective(metrics, 0.0, "tail") == pytest.approx(0.7)
-    assert objective(metrics, 1.0, "tail") == pytest.approx(0.4)
-    assert objective(metrics, 0.25, "tail") == pytest.approx(0.625)
+    assert scores(metrics, 0.25, "tail") == pytest.approx({"overall": 0.7, "tail": 0.4, "objective": 0.625})
+    assert scores(metrics, 1.0, "tail")["objective"] == pytest.approx(0.4)
     alone = {"val/image/top1": 0.5, "val/image/macro": 0.3}
-    assert objective(alone, 0.5, "macro") == pytest.approx(0.4)
+    assert scores(alone, 0.5, "macro") == pytest.approx({"overall": 0.5, "tail": 0.3, "objective": 0.4})
 
 
 def test_a_local_cluster_has_room_for_the_trials() -> None:

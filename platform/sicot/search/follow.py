@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,30 +13,35 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
 from sicot import storage, track
-from sicot.config import Experiment
-from sicot.search.book import Book, Trial, key
-from sicot.search.space import apply
+from sicot.search.book import Trial, key
+from sicot.search.budget import Budget
+from sicot.search.work import Work
 from sicot.track import Run
 
 SILENCE = 10.0  # seconds without a line before a sign of life
-LOGGED = ("objective", "learning_rate", "images_per_s", "seconds")
+LOGGED = ("objective", "overall", "tail", "learning_rate", "images_per_s", "seconds")
 
 
 class Follow(Callback):
     """Owns the runs of the trials. Tune stops a trial without a word to it, so trials own none themselves."""
 
-    def __init__(self, experiment: Experiment, book: Book, parent: Run, checkpoints: str):
+    def __init__(self, work: Work, parent: Run, budget: Budget):
         """
         Args:
-            experiment: what trials train, before their values are put in.
-            book: told of everything.
+            work: the trials; its book is told of everything.
             parent: the search's MLflow run.
-            checkpoints: where trials keep their last epoch.
+            budget: told how many trials are under way.
         """
-        self.experiment, self.book, self.parent, self.checkpoints = experiment, book, parent, checkpoints
+        self.work, self.experiment, self.book = work, work.experiment, work.book
+        self.parent, self.budget = parent, budget
         self.open: dict[str, tuple[Trial, Run, ExitStack]] = {}
         self.begun = self.spoke = time.monotonic()
-        self.before = len(book.ended)
+        self.before = len(self.book.ended)
+        self.free = deque([self.begun] * self.experiment.tune.concurrent)  # since when a place has no trial
+        self.since: dict[str, float] = {}
+        self.training: dict[str, float] = {}
+        self.overheads: list[float] = []
+        """Seconds of each trial beside its training, from the end of the trial before it in its place."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its settings, callbacks included; this one never leaves the driver
@@ -46,8 +52,12 @@ class Follow(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for _, _, stack in self.open.values():  # the search was cut off: so were they
-            stack.__exit__(kind, error, traceback)
+        for it, _, stack in self.open.values():  # the search was cut off: so were they
+            if error is None:
+                self.book.end(it, "cut")
+            over = error or KeyboardInterrupt("the search's budget is used up")
+            stack.__exit__(type(over), over, traceback)
+        self.book.write()  # what was spent since its last word
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Open the trial's run; a trial that Tune starts again after a lost process keeps its own."""
@@ -56,49 +66,65 @@ class Follow(Callback):
         it, stack = self.book.start(trial.config), ExitStack()
         run = stack.enter_context(
             track.run(
-                apply(self.experiment, it.point),
-                "trial",
-                f"{self.experiment.name} trial {it.number} ({key(it.point)})",
+                self.experiment,
+                self.work.kind,
+                f"{self.experiment.name} {self.work.kind} {it.number} ({key(it.point)})",
                 parent=self.parent,
-                resume=bool(it.epochs),
+                resume=bool(it.run),
                 tags={"sicot.trial": it.number},
+                params=it.point,
             )
         )
+        it.run = run.id
         self.open[trial.trial_id] = it, run, stack
+        self.budget.running = len(self.open)
+        self.since[trial.trial_id] = self.free.popleft() if self.free else time.monotonic()
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         """Note an epoch."""
         it, run, _ = self.open[trial.trial_id]
+        self.training[trial.trial_id] = result["training_s"]
+        new = all(epoch["epoch"] < result["epoch"] for epoch in it.epochs)  # a trial that goes on repeats its last one
         metrics = {name: value for name, value in result.items() if "/" in name or name in LOGGED}
         self.book.epoch(it, {"epoch": result["epoch"], **metrics})
-        run.metrics(metrics, step=result["epoch"])
+        if new:
+            run.metrics(metrics, step=result["epoch"])
         if time.monotonic() - self.spoke > SILENCE:
             self._say(f"  … {', '.join(self._where(it) for it, _, _ in self.open.values())}")
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Close a trial that reached the last epoch, or that ASHA has stopped."""
-        it, run, stack = self.open.pop(trial.trial_id)
+        it, run, stack = self._close(trial.trial_id)
         epoch, epochs = it.epochs[-1]["epoch"], self.experiment.train.epochs
         self.book.end(it, "finished" if epoch == epochs else "stopped")
         if it.state == "stopped":
             run.tags({"sicot.stopped": f"ASHA, after epoch {epoch} of {epochs}"})
         stack.close()
-        storage.delete_folder(f"{self.checkpoints}/{key(it.point)}")
+        storage.delete_folder(f"{self.work.checkpoints}/{key(it.point)}")
         best = self.book.best
         if best and best.objective is not None:
-            self.parent.metrics({"best": best.objective}, step=len(self.book.ended))
+            name = "best" if self.work.kind == "trial" else "screening/best"
+            self.parent.metrics({name: best.objective}, step=len(self.book.ended))
         self._say(self._line(it))
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Close a trial that failed."""
-        it, _, stack = self.open.pop(trial.trial_id)
+        it, _, stack = self._close(trial.trial_id)
         text = Path(trial.error_file).read_text().strip()  # Tune's copy in the storage may come later
         self.book.end(it, "failed", text.splitlines()[-1][:300])
         error = RuntimeError(it.reason)
         stack.__exit__(RuntimeError, error, None)
         self._say(self._line(it))
+
+    def _close(self, trial_id: str) -> tuple[Trial, Run, ExitStack]:
+        now = time.monotonic()
+        self.overheads.append(now - self.since.pop(trial_id) - self.training.pop(trial_id, 0.0))
+        self.free.append(now)
+        closed = self.open.pop(trial_id)
+        self.budget.running = len(self.open)
+        return closed
 
     def _say(self, line: str) -> None:
         print(line, flush=True)
@@ -111,7 +137,7 @@ class Follow(Callback):
 
     def _line(self, it: Trial) -> str:
         """One line on a trial that ended: how, its objective and accuracies, the best so far, the time left."""
-        start, epochs = f"trial {it.number:>2}", self.experiment.train.epochs
+        start, epochs = f"{self.work.kind} {it.number:>2}", self.experiment.train.epochs
         if it.state == "failed":
             return f"{start}  failed: {it.reason}"
         last, best = it.epochs[-1], self.book.best

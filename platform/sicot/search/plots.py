@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,28 +17,89 @@ from sicot.search.book import Trial
 
 ENOUGH = 10  # trials below which importances are noise
 COLOURS = {"finished": "#3b6fb6", "stopped": "#b9c4d4"}
+LABELS = {"finished": "trained to the end", "stopped": "stopped by ASHA"}
+BEST = "#d9662b"
 
 
-def draw(trials: list[Trial], ranges: dict[str, BaseDistribution]) -> dict[str, Figure]:
-    """Figures by file name, of the trials that have a result."""
+def draw(trials: list[Trial], front: list[Trial], ranges: dict[str, BaseDistribution]) -> Iterator[tuple[str, Figure]]:
+    """File names and figures, each drawn when it is asked for.
+
+    Args:
+        trials: of the search; those under way have a curve, the others need at least one that has ended.
+        front: those that none beats in both accuracies.
+        ranges: of the settings.
+    """
+    yield "epochs.png", curves([trial for trial in trials if trial.epochs])
     ended = [trial for trial in trials if trial.ended]
-    figures = {"best_so_far.png": best_so_far(ended), "settings.png": settings(ended, ranges)}
+    if not ended:
+        return
+    yield "best_so_far.png", best_so_far(ended)
+    yield "front.png", overall_against_tail(ended, front)
+    yield "settings.png", settings(ended, ranges)
     if len(ended) >= ENOUGH:
-        figures["importance.png"] = importance(ended, ranges)
-    return figures
+        yield "importance.png", importance(ended, ranges)
+
+
+def curves(trials: list[Trial]) -> Figure:
+    """Objective after each epoch, a line a trial; the best on top, trials under way dotted."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    whole = [trial for trial in trials if trial.state == "finished"]
+    best = max(whole, key=_percent, default=None)
+    for trial in trials:
+        x, y = [epoch["epoch"] for epoch in trial.epochs], [100 * epoch["objective"] for epoch in trial.epochs]
+        look: dict[str, Any]
+        if trial is best:
+            look = {"color": BEST, "linewidth": 1.8, "zorder": 4, "label": f"best, trial {trial.number}"}
+        elif trial.number == 1:
+            look = {"color": "#333", "linewidth": 1.2, "linestyle": "--", "zorder": 3, "label": "as it stands"}
+        else:
+            colour, style = COLOURS.get(trial.state, "#7a9"), "-" if trial.ended else ":"
+            look = {"color": colour, "linewidth": 0.9, "linestyle": style, "alpha": 0.8}
+        axes.plot(x, y, marker="." if len(x) == 1 else None, **look)
+    axes.set(xlabel="epoch", ylabel="objective on validation, %")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8)
+    _plain(axes)
+    return figure
+
+
+def overall_against_tail(trials: list[Trial], front: list[Trial]) -> Figure:
+    """Overall against tail accuracy, and the line that no trial is beyond."""
+    figure = Figure(figsize=(6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for state, label in LABELS.items():
+        some = [trial for trial in trials if trial.state == state]
+        points = 100 * np.array([trial.scores for trial in some]).reshape(-1, 2)
+        axes.scatter(points[:, 0], points[:, 1], 26, COLOURS[state], label=label, zorder=2)
+    if front:
+        line = 100 * np.array([trial.scores for trial in front])
+        axes.step(line[:, 0], line[:, 1], where="post", color=BEST, linewidth=1.5, marker="o", markersize=5,
+                  label="front", zorder=3)  # fmt: skip
+        for trial, (x, y) in zip(front, line, strict=True):
+            axes.annotate(str(trial.number), (x, y), (4, 4), textcoords="offset points", fontsize=7)
+    if trials[0].number == 1:
+        x, y = (100 * score for score in trials[0].scores)
+        axes.scatter([x], [y], 90, "none", edgecolors="#333", linewidths=1.2, label="as it stands", zorder=4)
+    axes.set(xlabel="overall accuracy on validation, %", ylabel="tail accuracy on validation, %")
+    axes.legend(frameon=False, fontsize=8)
+    _plain(axes, "both")
+    return figure
 
 
 def best_so_far(trials: list[Trial]) -> Figure:
     """Objective of each trial, and the best of those trained to the end so far."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for state, label in (("finished", "trained to the end"), ("stopped", "stopped by ASHA")):
+    for state, label in LABELS.items():
         some = [trial for trial in trials if trial.state == state]
         axes.scatter([t.number for t in some], [_percent(t) for t in some], 30, COLOURS[state], label=label, zorder=3)
     whole = [_percent(trial) if trial.state == "finished" else -np.inf for trial in trials]
     best = np.maximum.accumulate(whole)
-    axes.step([t.number for t in trials], best, where="post", color="#d9662b", linewidth=1.6, label="best so far")
-    axes.axhline(_percent(trials[0]), color="#999", linewidth=1, linestyle="--", label="as it stands")
+    axes.step([t.number for t in trials], best, where="post", color=BEST, linewidth=1.6, label="best so far")
+    if trials[0].number == 1:
+        axes.axhline(_percent(trials[0]), color="#999", linewidth=1, linestyle="--", label="as it stands")
     axes.set(xlabel="trial", ylabel="objective on validation, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8)

@@ -69,10 +69,40 @@ def standing(names: Iterable[str], experiment: Experiment) -> Point:
 def apply(experiment: Experiment, point: Point) -> Experiment:
     """The experiment with the point's values, validated."""
     values = experiment.model_dump(mode="json")
-    for name, value in point.items():
+    for name, each in point.items():
         *sections, setting = name.split(".")
-        reduce(getitem, sections, values)[setting] = value
+        reduce(getitem, sections, values)[setting] = each
     return type(experiment)(**values)
+
+
+def describe(space: Iterable[Dimension], experiment: Experiment) -> str:
+    """A line for each setting that is searched: its range, scale and value, and why; then what is not searched."""
+    lines, left = [], []
+    for each in space:
+        if not each.when(experiment):
+            left.append(each.name)
+            continue
+        own = _get(experiment, each.name)
+        range_, scale = _said(each.distribution(own))
+        lines.append(f"{each.name:<28} {range_:<26} {scale:<8} {value(own):<10} {each.why}")
+    head = f"{'setting':<28} {'range':<26} {'scale':<8} {'now':<10} why"
+    tail = [f"not searched, as the model makes nothing of it: {', '.join(left)}"] if left else []
+    return "\n".join([head, *lines, *tail])
+
+
+def _said(each: BaseDistribution) -> tuple[str, str]:
+    """Range and scale."""
+    if isinstance(each, CategoricalDistribution):
+        return ", ".join(map(value, each.choices)), "choice"
+    assert isinstance(each, FloatDistribution)
+    return f"{value(each.low)} to {value(each.high)}", "log" if each.log else "linear"
+
+
+def value(of: Any) -> str:
+    """A setting's value, short."""
+    if isinstance(of, bool):
+        return "on" if of else "off"
+    return f"{of:.3g}" if isinstance(of, float) else str(of)
 
 
 def _get(experiment: Experiment, name: str) -> Any:

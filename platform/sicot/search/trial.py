@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,17 +22,20 @@ Rare = Literal["tail", "macro"]
 """Which accuracy speaks for rare products: that of tail classes, or macro where validation has no tail rows."""
 
 
-def objective(metrics: dict[str, Any], tail_weight: float, rare: Rare) -> float:
-    """(1 − tail_weight) · overall + tail_weight · tail, the mean of photo alone and photo with words, in [0, 1].
+SAID = "said.json"  # in a checkpoint: the figures of its epoch
 
+
+def scores(metrics: dict[str, Any], tail_weight: float, rare: Rare) -> dict[str, float]:
+    """What a search looks at, in [0, 1], each the mean of photo alone and photo with words.
+
+    ``overall`` and ``tail`` accuracy, and the ``objective``: (1 − tail_weight) · overall + tail_weight · tail.
     ``metrics`` are those of an epoch, with :func:`sicot.train.worker.validate`'s under ``val/``.
     """
     regimes = [regime for regime in ("image", "image_text") if f"val/{regime}/top1" in metrics]
-    each = [
-        (1 - tail_weight) * metrics[f"val/{regime}/top1"] + tail_weight * metrics[f"val/{regime}/{rare}"]
-        for regime in regimes
-    ]
-    return sum(each) / len(each)
+    overall, tail = (
+        sum(metrics[f"val/{regime}/{share}"] for regime in regimes) / len(regimes) for share in ("top1", rare)
+    )
+    return {"overall": overall, "tail": tail, "objective": (1 - tail_weight) * overall + tail_weight * tail}
 
 
 def run(point: Point, settings: dict[str, Any], prepared: str, rare: Rare, checkpoints: str, gpu: bool) -> None:
@@ -46,23 +50,32 @@ def run(point: Point, settings: dict[str, Any], prepared: str, rare: Rare, check
             pickled state.
         gpu: train on the GPU this process was given.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(max(1, int(settings["tune"]["cpus_per_trial"])))
     experiment, place = apply(Experiment(**settings), point), f"{checkpoints}/{key(point)}"
+    data = PreparedSet.open(prepared)
+    begun = time.monotonic()
 
     def report(metrics: dict[str, Any], save: Save) -> None:
         if "val/macro" not in metrics:
             return  # within an epoch, or at the very end
-        if metrics["epoch"] < experiment.train.epochs:
-            with tempfile.TemporaryDirectory() as folder:
+        said = {**metrics, **scores(metrics, experiment.tune.tail_weight, rare)}
+        with tempfile.TemporaryDirectory() as folder:
+            if metrics["epoch"] < experiment.train.epochs:
                 save(Path(folder))
-                storage.replace_folder(folder, place)
-        tune.report({**metrics, "objective": objective(metrics, experiment.tune.tail_weight, rare)})
+            storage.write_json(f"{folder}/{SAID}", said)
+            storage.replace_folder(folder, place)
+        tune.report({**said, "training_s": time.monotonic() - begun})
 
     with tempfile.TemporaryDirectory() as copy:
         kept = storage.local_folder(place, copy) if storage.exists(place) else None
+        if kept:  # the driver may have been killed before it heard
+            said = storage.read_json(f"{kept}/{SAID}")
+            tune.report({**said, "training_s": 0.0})
+            if said["epoch"] == experiment.train.epochs:
+                return
         worker.fit(
             experiment,
-            PreparedSet.open(prepared),
+            data,
             report,
             device=torch.device("cuda" if gpu else "cpu"),
             checkpoint=Path(kept) if kept else None,

@@ -4,184 +4,225 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import TPESampler
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.search.optuna import OptunaSearch
 
 from sicot import cluster, storage, track
 from sicot.config import Experiment
 from sicot.errors import UserError
 from sicot.prepare.pipeline import prepare
 from sicot.prepare.prepared import PreparedSet
-from sicot.search import plots, screen, trial
-from sicot.search.book import Book, Trial
+from sicot.search import proposals, quick, results, summary, trial, warm, work
+from sicot.search.book import Book
+from sicot.search.budget import Budget
 from sicot.search.follow import Follow
-from sicot.search.gauges import Gauges
-from sicot.search.space import Dimension, Point, apply, distributions, standing
+from sicot.search.live import Live
+from sicot.search.proposals import AIMS, Known
+from sicot.search.space import Dimension, Point, distributions, standing
 from sicot.search.trial import Rare
+from sicot.search.work import Work
+from sicot.track import Run
 from sicot.train import compare, worker
-
-HALVING = 3  # of the trials that reach a rung, ASHA lets about one in so many go on
-FIRST_AT_RANDOM = 10  # trials before Optuna models what it has seen; at most a third of them
 
 
 def places(experiment: Experiment) -> int:
     """Logical CPUs a local cluster needs: the trials at a time, one to spare, and one more for preparing."""
-    return experiment.tune.concurrent + 2
+    return ceil(experiment.tune.concurrent * experiment.tune.cpus_per_trial) + 2
 
 
 def search(experiment: Experiment, space: Sequence[Dimension]) -> Book:
     """Search ``space`` from where the experiment stands, and write ``<folder>/best.yaml``; needs a running Ray session.
 
-    Everything is under ``<folder>/search``. A search that is finished is shown again; one that was cut off, or is
-    given more ``tune.trials``, goes on. Only training and validation rows are looked at, never the test split.
+    Everything else is under ``<folder>/search``, and the settings of a Pareto front under ``<folder>/front``. A search
+    that is finished is shown again; one that was cut off, or is given more, goes on. Only training and validation rows
+    are looked at, never the test split.
 
     Raises:
-        UserError: the cluster is too small, validation has no rows, ``<folder>/search`` is of other settings, or
-            the first trial, the experiment as it stands, fails.
+        UserError: the cluster is too small, validation has no rows, ``<folder>/search`` is of other settings, the
+            budget is used up before the first trial has ended, or that trial, the experiment as it stands, fails.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = f"{experiment.folder}/search"
-    tuned = experiment.tune
     if experiment.fresh:
         storage.delete_folder(folder)
         experiment = experiment.model_copy(update={"fresh": False})
+    asked = experiment.tune
     prepared = _prepared(experiment)
-    rare, rows = _rare(prepared)
-    trained = _as_trials_train(experiment)
-    ranges = distributions(space, experiment)
-    book = Book(f"{folder}/trials.json", fingerprint(trained, prepared, ranges))
-    best_file = f"{experiment.folder}/best.yaml"
-    if len(book.ended) >= tuned.trials and storage.exists(best_file):
-        print(f"already searched, {len(book.ended)} trials: {folder} (more with --tune.trials, anew with --fresh)")
-        screen.show(book, list(ranges), best_file)
+    task = Task(experiment, prepared, distributions(space, experiment), folder, *rare(prepared))
+    book = task.book("trials", task.trained)
+    over = task.is_done(book) or Budget(asked, 0.0, book.spent).over
+    if over and storage.exists(results.best_file(experiment)):
+        more = "more with a larger budget, such as --tune.trials, anew with --fresh"
+        print(f"already searched, {len(book.ended)} trials: {folder} ({more})")
+        summary.show(book, experiment, list(task.ranges))
         return book
-    gpu = cluster.has_gpus(experiment.train.gpu)
-    cluster.require(tuned.concurrent + 1, int(gpu), f"a search with {tuned.concurrent} trials at a time")
-    worker.build(trained, prepared)  # finds out here, once, whether the settings fit together
-    if len(book.ended) < tuned.trials:
-        screen.announce(trained, list(ranges), rows, rare, len(book.ended))
-    tags = {"sicot.data": prepared.manifest.digest}
+    gpus = asked.gpus_per_trial if cluster.has_gpus(experiment.train.gpu) else 0.0
+    if asked.gpu_hours and not gpus:
+        raise UserError("tune.gpu_hours: trials use no GPU here: give tune.minutes or tune.trials")
+    budget = Budget(task.trained.tune, gpus, book.spent)
+    if budget.over:
+        raise UserError(f"the search has used {budget}: give more of it, or --fresh")
+    work.require(asked, gpus)
+    worker.build(task.trained, prepared)  # finds out here, once, whether the settings fit together
+    tags = {"sicot.data": prepared.manifest.digest, "sicot.measure": task.measure}
     with track.run(experiment, "search", experiment.name, resume=bool(book.trials), tags=tags) as run:
-        if len(book.ended) < tuned.trials:
-            with Follow(trained, book, run, f"{folder}/checkpoints") as follow:
-                _tune(trained, prepared, book, ranges, follow, rare, gpu, folder)
-        first, best = book.trials[0], book.best
-        if not first.ended or best is None:
+        overheads = (task.screen_and_train if asked.screen else task.try_all)(run, book, budget)
+        first = book.trials[0]
+        if first.state == "failed":
             raise UserError(f"trial 1, the experiment as it stands, failed: {first.reason}")
-        found = best_experiment(experiment, best.point)
-        storage.write_bytes(best_file, found.dump())
-        run.dict(found.model_dump(mode="json"), "best.yaml")
-        _keep(run, book, first, best, ranges)
-    screen.show(book, list(ranges), best_file)
+        if not first.ended:
+            raise UserError(f"the search has used {budget} before trial 1, the experiment as it stands, has ended")
+        results.write(experiment, book, run)
+        run.metrics({"overhead_s": float(np.median(overheads)) if overheads else None})
+    summary.show(book, experiment, list(task.ranges))
+    summary.overhead(overheads)
     return book
 
 
-def best_experiment(experiment: Experiment, point: Point) -> Experiment:
-    """The experiment to train with the values found, under a name of its own."""
-    return apply(experiment.model_copy(update={"name": f"{experiment.name[:59]}-best"}), point)
-
-
 def fingerprint(trained: Experiment, prepared: PreparedSet, ranges: dict[str, BaseDistribution]) -> str:
-    """Names what a search is of; the number of trials and of those at a time may change while it goes on."""
+    """Names what a search is of; what it is given, and how many trials run at a time, may change while it goes on."""
     settings = trained.model_dump(mode="json", include={"model": True, "train": True, "tune": True})
-    for free in ("trials", "concurrent", "seed"):
-        del settings["tune"][free]
+    settings["tune"] = {
+        name: settings["tune"][name] for name in ("objective", "tail_weight", "epochs", "grace", "folds")
+    }
     parts = [settings, prepared.manifest.digest, {name: repr(each) for name, each in ranges.items()}]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-class Halving(ASHAScheduler):
-    """ASHA that never stops the first trial: the gain is measured against it, to the end."""
+@dataclass(frozen=True)
+class Task:
+    """A search: from where, on what, in which ranges."""
 
-    def __init__(self, first: Point, **settings: Any):
-        super().__init__(**settings)
-        self.first = first
+    experiment: Experiment
+    prepared: PreparedSet
+    ranges: dict[str, BaseDistribution]
+    folder: str
+    rare: Rare
+    rows: tuple[int, int]
+    """Of validation, and those of tail classes among them."""
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        action = super().on_trial_result(tune_controller, trial, result)
-        spared = trial.config == self.first and result["epoch"] < self._max_t
-        return TrialScheduler.CONTINUE if spared else action
+    @property
+    def first(self) -> Point:
+        """The experiment as it stands."""
+        return standing(self.ranges, self.experiment)
+
+    @property
+    def trained(self) -> Experiment:
+        """The experiment as one process trains it; after screening, for as long as the experiment itself says."""
+        asked = self.experiment.tune
+        return _for(self.experiment, self.experiment.train.epochs if asked.screen else asked.epochs, asked.trials)
+
+    @property
+    def screened(self) -> Experiment:
+        """The experiment as it is screened: its trunk is kept, on the CPU."""
+        one = _for(self.experiment, self.experiment.tune.epochs, self.experiment.tune.trials)
+        visual = one.model.visual.model_copy(update={"freeze": 1.0})
+        train = one.train.model_copy(update={"precision": "fp32"})  # small steps are faster in it
+        return one.model_copy(update={"model": one.model.model_copy(update={"visual": visual}), "train": train})
+
+    @property
+    def measure(self) -> str:
+        """Searches whose figures can be compared have the same."""
+        asked = self.trained.tune
+        aim = f"{1 - asked.tail_weight:g} overall + {asked.tail_weight:g} {self.rare}"
+        return f"{aim} after {asked.epochs} epochs on {self.prepared.manifest.digest[:12]}"
+
+    def book(self, name: str, trained: Experiment) -> Book:
+        """The book of trials that train so."""
+        return Book(f"{self.folder}/{name}.json", fingerprint(trained, self.prepared, self.ranges))
+
+    def try_all(self, run: Run, book: Book, budget: Budget) -> list[float]:
+        """Trials of the experiment, sampled one after the other. Gives each one's seconds beside its training."""
+        each = self._work("trial", self.trained, book, budget.gpus)
+        known, tips = warm.start(self.experiment, self.ranges, self.measure, run.id)
+        return self._search(run, each, budget, known, [self.first, *tips])
+
+    def screen_and_train(self, run: Run, book: Book, budget: Budget) -> list[float]:
+        """Trials on cached features; then the first and the best of them in full. Gives seconds as `try_all` does."""
+        chosen, overheads = self.book("screened", self.screened), []
+        part = Budget(self.screened.tune, 0.0, book.spent, share=0.5)
+        if len(chosen.ended) < self.experiment.tune.trials and not part.over:
+            known, tips = warm.start(self.experiment, self.ranges, self.measure, run.id, screening=True)
+            each = self._work("screening", self.screened, chosen, 0.0)
+            overheads = self._search(run, each, part, known, [self.first, *tips])
+        run.dict(chosen.dump(), "screened.json")
+        ended, left = [trial.point for trial in book.ended], [trial.point for trial in book.left]
+        missing = left + [point for point in self._promising(chosen) if point not in ended + left]
+        trained = _for(self.trained, self.trained.train.epochs, len(ended) + len(missing))
+        print(f"\ntraining {len(missing)} points in full, for {trained.train.epochs} epochs; {len(ended)} are done")
+        each = self._work("trial", trained, book, budget.gpus)
+        return overheads + self._run(run, each, budget, [], missing, halve=False)
+
+    def is_done(self, book: Book) -> bool:
+        """Whether all that was asked for has a result."""
+        asked = self.experiment.tune
+        if not asked.screen:
+            return len(book.ended) >= asked.trials
+        chosen = self.book("screened", self.screened)
+        ended = [trial.point for trial in book.ended]
+        return len(chosen.ended) >= asked.trials and all(point in ended for point in self._promising(chosen))
+
+    def _promising(self, book: Book) -> list[Point]:
+        """What deserves to be trained in full: the first point, and the best, of a Pareto search the front's first."""
+        front = book.front if self.experiment.tune.objective == "pareto" else []
+        best = [trial.point for trial in (*reversed(front), *book.ranked)]
+        points = [self.first, *(point for point in best if point != self.first)]
+        return [point for place, point in enumerate(points) if point not in points[:place]][
+            : self.experiment.tune.screen + 1
+        ]
+
+    def _search(self, run: Run, each: Work, budget: Budget, known: list[Known], first: list[Point]) -> list[float]:
+        summary.announce(each, self.rows, self.rare)
+        halve = self.experiment.tune.objective == "weighted"
+        return self._run(run, each, budget, known, first, halve)
+
+    def _run(
+        self, run: Run, each: Work, budget: Budget, known: list[Known], first: list[Point], halve: bool
+    ) -> list[float]:
+        """Run what of the trials is missing; points that were begun go first, then those of ``first``."""
+        asked, book = each.experiment.tune, each.book
+        if not book.trials:
+            book.start(self.first)  # number 1, whichever process is up first
+        begun = [trial.point for trial in book.left]
+        own = [trial.point for trial in book.trials]
+        new = [point for point in first if point not in own]
+        known = [each for each in known if each.point not in own]
+        proposing = proposals.proposing(
+            AIMS[asked.objective],
+            self.ranges,
+            [*known, *map(Known.of, book.ended)],
+            [*begun, *new],
+            proposals.tpe(asked, len(book.trials)),
+        )
+        scheduler = work.halving(asked, self.first) if halve else None
+        pictures = "plots" if each.kind == "trial" else f"plots/{each.kind}"
+        with Live(run, book, self.ranges, pictures), Follow(each, run, budget) as follow:
+            if each.left > 0:
+                work.run(each, proposing, scheduler, follow, budget)
+        return follow.overheads
+
+    def _work(self, kind: Any, experiment: Experiment, book: Book, gpus: float) -> Work:
+        checkpoints = f"{self.folder}/checkpoints"
+        said = {"settings": experiment.model_dump(mode="json"), "prepared": self.prepared.root, "rare": self.rare}
+        if kind == "screening":
+            trainable = tune.with_parameters(quick.run, rows=quick.rows(experiment, self.prepared), **said)
+        else:
+            trainable = tune.with_parameters(trial.run, checkpoints=checkpoints, gpu=gpus > 0, **said)
+        return Work(kind, experiment, self.ranges, trainable, gpus, book, checkpoints)
 
 
-def _tune(
-    trained: Experiment,
-    prepared: PreparedSet,
-    book: Book,
-    ranges: dict[str, BaseDistribution],
-    follow: Follow,
-    rare: Rare,
-    gpu: bool,
-    folder: str,
-) -> None:
-    """Run the trials that are missing."""
-    config, first = trained.tune, standing(ranges, trained)
-    if not book.trials:
-        book.start(first)  # number 1, whichever process is up first
-    for name, value in {
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files: the book has it all
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # else Ctrl-C looks like the end of the search
-        "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a box even when it is told to be silent
-    }.items():
-        os.environ.setdefault(name, value)
-    storage.delete_folder(f"{folder}/tune")  # nobody reads what Tune keeps there, but for the errors of failed trials
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # Follow says it in a line
-    trainable = tune.with_parameters(
-        trial.run,
-        settings=trained.model_dump(mode="json"),
-        prepared=prepared.root,
-        rare=rare,
-        checkpoints=follow.checkpoints,
-        gpu=gpu,
+def _for(experiment: Experiment, epochs: int, trials: int) -> Experiment:
+    """The experiment as one process trains it, to the end; it is ASHA that stops early."""
+    one = compare.with_seed(experiment, experiment.train.seed)
+    train = one.train.model_copy(update={"epochs": epochs, "patience": 0})
+    return one.model_copy(
+        update={"train": train, "tune": one.tune.model_copy(update={"epochs": epochs, "trials": trials})}
     )
-    tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 1, "gpu": int(gpu)}),
-        tune_config=tune.TuneConfig(
-            num_samples=config.trials - len(book.ended),
-            max_concurrent_trials=config.concurrent,
-            search_alg=_optuna(config.trials, config.seed, book, ranges),
-            scheduler=Halving(
-                first,
-                time_attr="epoch",
-                metric="objective",
-                mode="max",
-                max_t=config.epochs,
-                grace_period=min(config.grace, config.epochs),
-                reduction_factor=HALVING,
-            ),
-            reuse_actors=True,  # a second a trial instead of two
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=folder,
-            callbacks=[follow, Gauges(trained.name, config.trials, book)],
-            failure_config=tune.FailureConfig(max_failures=1),
-            verbose=0,
-        ),
-    ).fit()
-
-
-def _optuna(trials: int, seed: int, book: Book, ranges: dict[str, BaseDistribution]) -> OptunaSearch:
-    """Optuna with what the book already knows, to begin with the trials there that have no result yet."""
-    begin = [each.point for each in book.left]
-    sampler = TPESampler(
-        seed=seed + len(book.trials),  # the same seed again would propose the same trials again
-        n_startup_trials=min(FIRST_AT_RANDOM, max(3, trials // 3)),
-    )
-    proposing = OptunaSearch(ranges, metric="objective", mode="max", points_to_evaluate=begin, sampler=sampler)
-    for each in book.ended:
-        values = [epoch["objective"] for epoch in each.epochs]
-        proposing.add_evaluated_point(each.point, values[-1], intermediate_values=values)
-    return proposing
 
 
 def _prepared(experiment: Experiment) -> PreparedSet:
@@ -190,7 +231,7 @@ def _prepared(experiment: Experiment) -> PreparedSet:
     return PreparedSet.open(root) if storage.exists(f"{root}/manifest.json") else prepare(experiment)
 
 
-def _rare(prepared: PreparedSet) -> tuple[Rare, tuple[int, int]]:
+def rare(prepared: PreparedSet) -> tuple[Rare, tuple[int, int]]:
     """Which accuracy speaks for rare products; rows of validation, and those of tail classes among them."""
     tables = [storage.read_table(uri, ["label"])["label"].to_numpy() for uri in prepared.uris("val")]
     labels = np.concatenate(tables) if tables else np.empty(0, int)
@@ -200,22 +241,3 @@ def _rare(prepared: PreparedSet) -> tuple[Rare, tuple[int, int]]:
         )
     tail = int((prepared.classes.group[labels] == "tail").sum())
     return "tail" if tail else "macro", (len(labels), tail)
-
-
-def _as_trials_train(experiment: Experiment) -> Experiment:
-    """The experiment as one process trains it, for ``tune.epochs``; it is ASHA that stops early."""
-    one = compare.with_seed(experiment, experiment.train.seed)
-    update = {"epochs": experiment.tune.epochs, "patience": 0}
-    return one.model_copy(update={"train": one.train.model_copy(update=update)})
-
-
-def _keep(run: track.Run, book: Book, first: Trial, best: Trial, ranges: dict[str, BaseDistribution]) -> None:
-    """What the search's MLflow run keeps."""
-    objective = {"first": first.epochs[-1]["objective"], "best": best.epochs[-1]["objective"]}
-    run.metrics({"objective": objective, "gain": objective["best"] - objective["first"]})
-    run.tags({"sicot.best": best.number})
-    run.dict(book.dump(), "trials.json")
-    figures = plots.draw(book.trials, ranges)
-    for name, figure in figures.items():
-        run.figure(figure, f"plots/{name}")
-    run.show(f"plots/{name}" for name in figures)
