@@ -45,7 +45,7 @@ def sandbox() -> Iterator[Sandbox]:
         os.environ.clear()
         os.environ.update(before)
         cluster.down()
-        assert not cluster.processes.marked()
+        assert not cluster.processes.living()
         shutil.rmtree(folder)
 
 

@@ -40,7 +40,7 @@ json.dump({"driver": sicot.__file__, **found}, open(sys.argv[1], "w"))
 def test_all_of_it_listens_on_this_machine_alone(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     listening = [
         connection.laddr.ip
-        for process in sandbox.processes.marked()
+        for process in sandbox.processes.living()
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]

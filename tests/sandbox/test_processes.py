@@ -48,14 +48,14 @@ def test_a_process_and_all_that_it_started_are_ended_and_no_other(processes: Pro
     try:
         processes.start("one", command(WITH_CHILD, tmp_path))
         processes.start("two", command(SLEEP, tmp_path))
-        while len(processes.marked()) < 4:
+        while len(processes.living()) < 4:
             time.sleep(0.02)
         os.kill(processes.find("one").pid, signal.SIGKILL)  # type: ignore[union-attr]  its children are nobody's now
         while processes.find("one"):
             time.sleep(0.02)
         again = Processes(tmp_path)  # as another command has it
         assert again.end({"two": signal.SIGINT}) >= 3
-        assert again.marked() == []
+        assert again.living() == []
         assert again.find("two") is None
         assert bystander.poll() is None
     finally:
@@ -67,9 +67,9 @@ def test_a_start_that_was_killed_before_it_was_noted_leaves_nothing(processes: P
     done = subprocess.run([sys.executable, "-c", KILLED_HALF_WAY, str(tmp_path)])
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "processes.json").exists()
-    assert processes.marked()
+    assert processes.living()
     assert processes.end({}) >= 1
-    assert processes.marked() == []
+    assert processes.living() == []
 
 
 def test_a_number_that_was_given_to_another_process_is_left_alone(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The processes of a sandbox: a JSON file says which were started, and only these are ever ended.
 
 A process is known by its number and the time it started, since numbers are given again. What it starts in turn is
-known by a variable that all of them inherit; so nothing is left over, not even by a start that was killed half-way.
+known by its session and by a variable, which are inherited; so nothing is left over, not even by a start that was
+killed half-way.
 """
 
 from __future__ import annotations
@@ -69,12 +70,10 @@ class Processes:
     def find(self, name: str) -> psutil.Process | None:
         """The process noted under a name, if it lives."""
         noted = self._noted.get(name)
-        if noted is None:
-            return None
         with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(int(noted["pid"]))
-            if process.create_time() == noted["started"] and process.status() != psutil.STATUS_ZOMBIE:
-                return process
+            if noted and not _is_another(noted):
+                process = psutil.Process(int(noted["pid"]))
+                return process if process.status() != psutil.STATUS_ZOMBIE else None
         return None
 
     def kill(self, name: str) -> None:
@@ -89,18 +88,28 @@ class Processes:
             if process := self.find(name):
                 end([process], how)
                 ended += 1
-        rest = {process for name in self._noted if (process := self.find(name))} | set(self.marked())
-        end(list(rest), signal.SIGKILL)
+        rest = self.living()
+        end(rest, signal.SIGKILL)
         return ended + len(rest)
 
-    def marked(self) -> list[psutil.Process]:
-        """All processes of this sandbox but those of PostgreSQL, which hide what they were given."""
+    def living(self) -> list[psutil.Process]:
+        """All processes of this sandbox: by the mark or, where one hides what it was given, by its session."""
+        sessions = {int(noted["pid"]) for noted in self._noted.values() if not _is_another(noted)}
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                if process.pid != os.getpid() and process.environ().get(MARK) == str(self.folder):
+                mine = os.getsid(process.pid) in sessions or process.environ().get(MARK) == str(self.folder)
+                if mine and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
+
+
+def _is_another(noted: dict[str, float]) -> bool:
+    """Whether the number of a process was given again."""
+    try:
+        return psutil.Process(int(noted["pid"])).create_time() != noted["started"]
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end(processes: Sequence[psutil.Process], how: signal.Signals) -> None:
