@@ -15,7 +15,7 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3 python; do \
 	&& command -v $$each && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop demo fashion zh_mall million serve mlflow bench test test-system test-all packages lint format lock clean
+.PHONY: help install develop demo fashion zh_mall million serve mlflow cluster cluster-down bench test test-system test-all packages lint format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ serve: $(READY) ## Serve the champion on http://127.0.0.1:8000, the web page at 
 mlflow: $(READY) ## MLflow's pages on http://127.0.0.1:5000
 	@test -f runs/mlflow.db || { echo 'error: no runs yet in runs/mlflow.db: run make demo first' >&2; exit 2; }
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --port 5000 $(ARGS)
+
+cluster: $(READY_DEV) packages ## A cluster to learn on: three Ray nodes, MLflow on PostgreSQL, S3, Prometheus on this machine
+	$(BIN)/python -m jobs.cluster up $(ARGS)
+
+cluster-down: $(READY) ## End what make cluster has started; what it held is gone
+	$(BIN)/python -m jobs.cluster down $(ARGS)
 
 bench: $(READY_DEV) ## All measurements of benchmarks/ (make million has its own), to runs/benchmarks/*.json
 	set -e; for each in $(filter-out %/million.py,$(wildcard benchmarks/[a-z]*.py)) benchmarks/classes benchmarks/ladder benchmarks/serving; do $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done

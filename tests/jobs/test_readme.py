@@ -94,8 +94,18 @@ def demo(copy: Path) -> Path:
 
 
 def test_every_command_of_the_readme_is_run_here() -> None:
-    known = ("make demo", "make million", "make test", "python -m", "curl", "ray job submit", "prometheus")
-    lines = [line for _, block in BLOCKS for line in block.splitlines() if line.strip()]
+    known = (
+        "make demo",
+        "make million",
+        "make test",
+        "make cluster",
+        "python -m",
+        "curl",
+        "ray job submit",
+        "prometheus",
+    )
+    known += (". runs/cluster/environment",)
+    lines = [line for _, block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()]
     assert len(lines) > 8
     assert [line for line in lines if not line.startswith(known)] == []
     assert not re.search(r"^[A-Z]{4,}$", README, re.MULTILINE), "a placeholder was left"
@@ -248,3 +258,15 @@ def test_an_endpoint_takes_new_products_from_who_may(demo: Path) -> None:
 def test_a_job_is_submitted(copy: Path, head: dict[str, str]) -> None:  # noqa: F811
     (command,) = commands("ray job submit")
     assert "succeeded" in run(command, copy, head)
+
+
+def test_a_cluster_to_learn_on(copy: Path) -> None:
+    *use, down = commands("", "cluster")
+    try:
+        screen = run("\n".join(use), copy)
+        assert "succeeded" in screen
+        assert "s3://sicot/runs/demo/prepared" in screen
+    finally:
+        ended = run(down, copy)
+    assert int(re.findall(r"(\d+) processes ended", ended)[0]) > 10
+    assert not (copy / "runs/cluster").exists()

@@ -62,8 +62,8 @@ class Sandbox:
 
     def down(self) -> int:
         """End all that was started and delete the folder; gives how many processes there were."""
-        if not self.folder.exists():
-            return 0
+        if not self._places_file.exists():  # nothing was started, or somebody has deleted it
+            return self.processes.end({})
         with _alone(self.folder):
             ended = self.processes.end({"database": signal.SIGINT})
             shutil.rmtree(self.scratch, ignore_errors=True)
