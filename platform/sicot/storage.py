@@ -189,5 +189,6 @@ def local_folder(uri: str, target: str) -> str:
     if "://" not in uri:
         return uri
     system, path = open_uri(uri)
+    Path(target).mkdir(parents=True, exist_ok=True)  # files are copied into what is there
     pafs.copy_files(path, target, source_filesystem=system, destination_filesystem=pafs.LocalFileSystem())
     return target
