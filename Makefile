@@ -15,7 +15,7 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3 python; do \
 	&& command -v $$each && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop demo fashion zh_mall million serve mlflow dashboards bench test test-system test-all packages lint format proto lock clean
+.PHONY: help install develop demo fashion zh_mall million serve mlflow dashboards cluster cluster-down bench test test-system test-all packages lint format proto lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ mlflow: $(READY) ## MLflow's pages on http://127.0.0.1:5000
 
 dashboards: $(READY) ## MLflow, Prometheus and Grafana on this machine, those that are installed; Ctrl-C ends them
 	$(BIN)/python -m jobs.dashboards $(ARGS)
+
+cluster: $(READY_DEV) packages ## A cluster to learn on: three Ray nodes, MLflow on PostgreSQL, S3, Prometheus on this machine
+	$(BIN)/python -m jobs.cluster up $(ARGS)
+
+cluster-down: $(READY) ## End what make cluster has started; what it held is gone
+	$(BIN)/python -m jobs.cluster down $(ARGS)
 
 bench: $(READY_DEV) ## All measurements of benchmarks/ (make million has its own), to runs/benchmarks/*.json
 	set -e; for each in $(filter-out %/million.py,$(wildcard benchmarks/[a-z]*.py)) benchmarks/classes benchmarks/ladder benchmarks/search benchmarks/serving; do $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done

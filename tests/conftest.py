@@ -6,6 +6,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes with two threads each are far slower than with one
 
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +39,35 @@ def prometheus(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
     with watching(tmp_path_factory.mktemp("prometheus")) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Port of an S3 server on this machine."""
+    from sicot import ports
+    from sicot.sandbox import services
+
+    (port,) = ports.free()
+    part = services.store(port, tmp_path_factory.mktemp("s3"))
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(part.command.line, env=part.command.environment, stdout=quiet, stderr=quiet) as server:
+        deadline = time.monotonic() + 60
+        while not part.ready():
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield port
+        server.kill()
+
+
+@pytest.fixture
+def bucket(s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URI of an empty folder there, which this process finds as nodes of a cluster do: by its environment."""
+    from sicot.sandbox import services
+
+    for name, value in services.s3_environment(s3_port).items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{services.BUCKET}/{tmp_path.name}"
 
 
 @pytest.fixture(scope="session")

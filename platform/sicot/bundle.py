@@ -400,7 +400,7 @@ def write(
         )
         info = info.model_copy(update={"digest": digest_of(info)})
         (root / "bundle.json").write_text(info.model_dump_json(indent=1))
-        storage.replace_folder(folder, uri)
+        storage.replace_folder(folder, uri, "bundle.json")
     return info
 
 

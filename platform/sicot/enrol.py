@@ -197,7 +197,7 @@ def save(made: Bundle, uri: str) -> None:
         for name, content in made.enrolled.files().items():
             (Path(folder) / name).write_bytes(content)
         (Path(folder) / "bundle.json").write_text(made.info.model_dump_json(indent=1))
-        storage.replace_folder(folder, uri)
+        storage.replace_folder(folder, uri, "bundle.json")
 
 
 def _too_many(base: Bundle) -> str:

@@ -204,9 +204,7 @@ def fetch(uri: str, tracking_uri: str) -> str:
             if kept := cache.find(cache.name(note.read())):
                 return kept
         with cache.aside() as aside:
-            folder = aside / "bundle"
-            folder.mkdir()  # files are copied into what is there
-            return cache.keep(Path(storage.local_folder(uri, str(folder))))
+            return cache.keep(Path(storage.local_folder(uri, str(aside / "bundle"))))
     except FileNotFoundError as error:
         raise UserError(f"no bundle at {uri}") from error
 

@@ -1,14 +1,16 @@
 """Files and folders on any file system pyarrow or fsspec opens: local paths, s3://, gs://, memory://.
 
-Everything is written aside and then moved to its name, so that a reader never meets half a file.
+A reader never meets half a file: it is written aside and then moved to its name, or by an object store shown only when
+it is whole. S3 is waited for where it is away for less than a minute.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,13 +19,35 @@ import pyarrow.parquet as pq
 
 from sicot.errors import UserError
 
+TRIES = 10
+"""Of one request to S3; the pauses between them grow to 20 seconds, and to a minute or so in all."""
+
+
+class PatientS3(pafs.S3FileSystem):
+    """S3 that is asked again for about a minute, in other processes too: Arrow's own, two seconds, does not travel."""
+
+    @classmethod
+    def of(cls, system: pafs.S3FileSystem) -> PatientS3:
+        """The same S3."""
+        _, (options,) = system.__reduce__()
+        return cls(**options, retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=TRIES))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, (options,) = super().__reduce__()
+        return _patient, (rebuild, options)
+
+
+def _patient(rebuild: Callable[[dict[str, Any]], pafs.S3FileSystem], options: dict[str, Any]) -> PatientS3:
+    return PatientS3.of(rebuild(options))
+
 
 def open_uri(uri: str) -> tuple[pafs.FileSystem, str]:
     """File system and path of ``uri``; a bare path is local. :class:`UserError` if no library opens the scheme."""
     if "://" not in uri:
         return pafs.LocalFileSystem(), uri
     try:
-        return pafs.FileSystem.from_uri(uri)
+        system, path = pafs.FileSystem.from_uri(uri)
+        return (PatientS3.of(system) if isinstance(system, pafs.S3FileSystem) else system), path
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         pass  # not one of Arrow's own; fsspec knows many more
     except OSError as error:
@@ -67,7 +91,12 @@ def writing(uri: str) -> Iterator[Any]:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write aside, then rename; parent folders are made."""
+    """Write the file as a whole; parent folders are made."""
+    system, path = open_uri(uri)
+    if _is_object_store(system):
+        with system.open_output_stream(path, compression=None) as stream:
+            stream.write(content)
+        return
     with writing(uri) as stream:
         stream.write(content)
 
@@ -110,15 +139,16 @@ def delete_folder(uri: str) -> None:
         system.delete_dir(path)
 
 
-def replace_folder(source: str, uri: str) -> None:
+def replace_folder(source: str, uri: str, mark: str | None = None) -> None:
     """Put the local folder ``source`` at ``uri`` in place of what is there: copied aside, then renamed.
 
-    Object stores rename no folders, but show each file only when it is whole.
+    Object stores rename no folders. There, files take the place of others one by one, and those that ``source`` does
+    not have are deleted. ``mark`` is the file that declares the folder whole: gone meanwhile, and written last.
     """
     system, path = open_uri(uri)
     path = path.rstrip("/")
-    if not isinstance(system, pafs.LocalFileSystem):
-        pafs.copy_files(source, path, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=system)
+    if _is_object_store(system):
+        _replace_files(Path(source), system, path, mark)
         return
     aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
     try:
@@ -133,10 +163,32 @@ def replace_folder(source: str, uri: str) -> None:
         raise
 
 
+def _replace_files(source: Path, system: pafs.FileSystem, path: str, mark: str | None) -> None:
+    names = {str(file.relative_to(source)) for file in source.rglob("*") if file.is_file()}
+    found = system.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    there = {file.path.removeprefix(f"{path}/") for file in found if file.type == pafs.FileType.File}
+    if mark in there:
+        system.delete_file(f"{path}/{mark}")
+    for name in sorted(names, key=lambda name: (name == mark, name)):
+        pafs.copy_files(
+            str(source / name),
+            f"{path}/{name}",
+            source_filesystem=pafs.LocalFileSystem(),
+            destination_filesystem=system,
+        )
+    for name in there - names - {mark}:
+        system.delete_file(f"{path}/{name}")
+
+
+def _is_object_store(system: pafs.FileSystem) -> bool:
+    return system.type_name in ("s3", "gcs")
+
+
 def local_folder(uri: str, target: str) -> str:
     """A local copy of the folder at ``uri`` in ``target``; a local folder is returned as it is."""
     if "://" not in uri:
         return uri
     system, path = open_uri(uri)
+    Path(target).mkdir(parents=True, exist_ok=True)  # files are copied into what is there
     pafs.copy_files(path, target, source_filesystem=system, destination_filesystem=pafs.LocalFileSystem())
     return target

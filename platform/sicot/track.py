@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 BATCH = 100  # params and tags a call may carry; MLflow's own limit
 LONGEST = {"param": 6000, "tag": 5000, "key": 250}  # characters MLflow takes
 RETRY_AFTER = 30.0  # seconds between tries while the server does not answer
+PATIENCE = 120.0  # seconds that a server which is away is waited for when a run ends
 WAITING = 100_000  # metrics kept for it meanwhile; the oldest go first
 
 
@@ -99,6 +100,12 @@ class Run:
             if value is not None:
                 self._waiting.append(Metric(name, float(value), now, step or 0))
         if time.monotonic() >= self._not_before:
+            self.flush()
+
+    def settle(self) -> None:
+        """Send the metrics that wait, to a server that is away once it is back, if that is soon; never raises."""
+        self.flush()
+        if self._waiting and _comes_back(self.uri):
             self.flush()
 
     def flush(self) -> None:
@@ -277,16 +284,34 @@ def _tell(it: Run, experiment: str, tags: Mapping[str, Any]) -> None:
 
 
 def _close(it: Run, status: str, reason: str | None = None) -> None:
-    """End the run. The job's own outcome counts: a server that is gone now is told about, not raised."""
-    try:
-        it.flush()
-        if reason:
-            it.tags({"sicot.reason": reason})
-        it.tags(_ray_job())
-        close_children(it)
-        it.client.set_terminated(it.id, status)
-    except (*TROUBLE, UserError) as error:
-        log.warning("MLflow run %s could not be closed as %s: %s", it.id, status, _line(error))
+    """End the run. The job's own outcome counts: a server that stays away is told about, not raised."""
+    it.settle()
+    for again in (True, False):
+        try:
+            if reason:
+                it.tags({"sicot.reason": reason})
+            it.tags(_ray_job())
+            close_children(it)
+            it.client.set_terminated(it.id, status)
+            return
+        except (*TROUBLE, UserError) as error:
+            if not again or not _comes_back(it.uri):
+                log.warning("MLflow run %s could not be closed as %s: %s", it.id, status, _line(error))
+                return
+
+
+def _comes_back(uri: str) -> bool:
+    """Whether the server at `uri` answers within `PATIENCE`; False for a store without a server."""
+    if not uri.startswith(("http://", "https://")):
+        return False
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            requests.get(uri, timeout=5)
+            return True
+        except requests.RequestException:
+            time.sleep(1)
+    return False
 
 
 def _experiment(client: MlflowClient, job: Job) -> str:

@@ -98,12 +98,14 @@ def test_every_command_of_the_readme_is_run_here() -> None:
         "make million",
         "make test",
         "make dashboards",
+        "make cluster",
         "python -m",
         "curl",
         "ray job submit",
         "prometheus",
     )
-    lines = [line for _, block in BLOCKS for line in block.splitlines() if line.strip()]
+    known += (". runs/cluster/environment",)
+    lines = [line for _, block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()]
     assert len(lines) > 8
     assert [line for line in lines if not line.startswith(known)] == []
     assert not re.search(r"^[A-Z]{4,}$", README, re.MULTILINE), "a placeholder was left"
@@ -299,3 +301,15 @@ def test_jobs_are_followed_listed_and_stopped(copy: Path, head: dict[str, str]) 
     )
     assert "was stopped after" in said
     assert "go on      python -m jobs.submit train --preset demo" in said
+
+
+def test_a_cluster_to_learn_on(copy: Path) -> None:
+    *use, down = commands("", "cluster")
+    try:
+        screen = run("\n".join(use), copy)
+        assert "succeeded" in screen
+        assert "s3://sicot/runs/demo/prepared" in screen
+    finally:
+        ended = run(down, copy)
+    assert int(re.findall(r"(\d+) processes ended", ended)[0]) > 10
+    assert not (copy / "runs/cluster").exists()

@@ -96,7 +96,7 @@ def write(report: dict[str, Any], out: str, run: Run | None = None) -> None:
         (root / "MODEL_CARD.md").write_text(model_card(report))
         for name, figure in plots.draw(report).items():
             figure.savefig(root / name, dpi=120)
-        storage.replace_folder(folder, out)
+        storage.replace_folder(folder, out, "report.json")
         if run:
             run.file(folder, "report")
 

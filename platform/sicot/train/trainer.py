@@ -64,13 +64,15 @@ def fit(experiment: Experiment, prepared: PreparedSet, run: Run | None, folder: 
     if experiment.train.patience and not prepared.manifest.rows["val"]:
         print("validation has no rows: train.patience is ignored, and the last epoch is kept", flush=True)
     _claim(folder, settings)
+    system, path = storage.open_uri(folder)
     trainer = TorchTrainer(
         train_function,
         train_loop_config={"experiment": experiment.model_dump(mode="json"), "prepared": prepared.root},
         scaling_config=ScalingConfig(num_workers=(fewest, workers) if fewest else workers, use_gpu=gpu),
         run_config=RunConfig(
             name="train",
-            storage_path=folder,
+            storage_path=path,
+            storage_filesystem=system,
             failure_config=FailureConfig(max_failures=experiment.train.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             logging_config=LoggingConfig(log_level="WARNING"),
@@ -142,13 +144,19 @@ class LogToRun(UserCallback):
     """Hands what rank 0 reports to the tracker; runs in Ray Train's controller."""
 
     def __init__(self, run: Run):
-        self.run = run
+        self.run = run  # a copy: what waits for a server that is away waits here, and must be sent from here
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         """Log one report; the step is the epoch."""
         values = {name: value for name, value in metrics[0].items() if "/" in name or name in LOGGED}
         if "val/macro" in metrics[0]:
             self.run.metrics(values, step=metrics[0]["epoch"])
+        if metrics[0].get("final"):
+            self.run.settle()
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Send what waits: this may be the end."""
+        self.run.flush()
 
 
 LOGGED = ("learning_rate", "images_per_s", "data_wait", "seconds")

@@ -109,7 +109,8 @@ def fit(
 
     def save(folder: Path) -> None:
         if rank == 0:
-            torch.save({"learner": learner.state(), "position": vars(at)}, folder / "state.pt")
+            with (folder / "state.pt").open("wb") as file:  # else a full disk is some other error
+                torch.save({"learner": learner.state(), "position": vars(at)}, file)
         if head:
             shards.save(head, folder)
 
