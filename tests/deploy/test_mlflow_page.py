@@ -22,10 +22,13 @@ from playwright.sync_api import Browser
 
 from sicot import ports, track
 from sicot.config import Tune
-from sicot.search import tuner
+from sicot.search import results
 from sicot.search.book import Book
+from sicot.search.budget import Budget
 from sicot.search.follow import Follow
+from sicot.search.live import Live
 from sicot.search.space import distributions
+from sicot.search.work import Work
 from tests.builders import experiment
 from tests.feedback.conftest import Server
 from tests.page.conftest import browser
@@ -83,9 +86,11 @@ def search(mlflow: str, tmp_path_factory: pytest.TempPathFactory) -> track.Run:
     book = Book(f"{settings.folder}/search/trials.json", "s")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     whole = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": EPOCHS})})
+    work = Work("trial", whole, ranges, None, 0.0, book, f"{settings.folder}/checkpoints")
     with (
         track.run(settings, "search", "hundred") as run,
-        Follow(whole, book, run, f"{settings.folder}/checkpoints") as follow,
+        Live(run, book, ranges, "plots"),
+        Follow(work, run, Budget(whole.tune, 0.0, book.spent)) as follow,
     ):
         for number in range(TRIALS):
             trial: Any = SimpleNamespace(trial_id=str(number), config=study.ask(ranges).params)
@@ -93,9 +98,7 @@ def search(mlflow: str, tmp_path_factory: pytest.TempPathFactory) -> track.Run:
             for epoch in range(1, EPOCHS + 1 if number % 3 == 0 else 2):
                 follow.on_trial_result(0, [], trial, figures(number, epoch))
             follow.on_trial_complete(0, [], trial)
-        best = book.best
-        assert best
-        tuner._keep(run, book, book.trials[0], best, ranges)
+        results.write(settings, book, run)
     return run
 
 
@@ -104,7 +107,9 @@ def figures(number: int, epoch: int) -> dict[str, float]:
     accuracy = 0.5 + 0.1 * epoch + (number * 37 % 100) / 1000
     names = [f"val/{regime}/{rows}" for regime in ("image", "image_text") for rows in ("top1", "macro", "tail")]
     values = {**dict.fromkeys(names, accuracy), "loss/loss": 2.0 / epoch, "loss/visual": 1.0 / epoch}
-    return {**values, "epoch": epoch, "objective": accuracy, "learning_rate": 0.01, "images_per_s": 500.0, "seconds": 9}
+    seconds = {"seconds": 9, "training_s": 9.0, "images_per_s": 500.0}
+    aims = {"objective": accuracy, "overall": accuracy, "tail": accuracy - 0.1}
+    return {**values, **seconds, **aims, "epoch": epoch, "learning_rate": 0.01}
 
 
 DRAWN = "[...document.images].filter(each => each.src.includes('path=plots/') && each.naturalWidth > 100).length"
@@ -116,7 +121,7 @@ def test_a_search_of_a_hundred_trials_opens_at_once_with_its_plots(
     """By a browser that has nothing kept, the best of three: the machine may be busy with something else."""
     run = search.client.get_run(search.id)
     plots = [each.path for each in search.client.list_artifacts(search.id, "plots")]
-    assert set(plots) == {"plots/best_so_far.png", "plots/importance.png", "plots/settings.png"}
+    assert {Path(each).stem for each in plots} == {"best_so_far", "epochs", "front", "importance", "settings"}
     took = []
     for _ in range(3):
         context = browser.new_context(viewport={"width": 1920, "height": 1200})
