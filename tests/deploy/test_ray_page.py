@@ -6,7 +6,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.jobs.test_submit import head, submit
+from tests.jobs.conftest import head
+from tests.jobs.test_submit import submit
 from tests.page.conftest import browser
 from tests.page.pages import shot
 
