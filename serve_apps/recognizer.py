@@ -24,18 +24,13 @@ from sicot.endpoint.replica import Replica
 from sicot.errors import UserError
 from sicot.feedback import store
 
-PORTS = {"host", "port", "grpc_port"}
-"""Settings that are Ray Serve's own."""
-
 
 def build(args: dict[str, Any]) -> Application:
     """The application for these arguments. :class:`UserError` names the one that is wrong, or the missing model."""
     given = {"model": os.environ.get("SICOT_MODEL", config.Serve().model), **args}
     tracking_uri = given.pop("tracking_uri", None) or os.environ.get("MLFLOW_TRACKING_URI") or config.Job().tracking_uri
-    if given.keys() & PORTS:
-        raise UserError(
-            "host, port and grpc_port are not the application's: give them as http_options or grpc_options of Ray Serve"
-        )
+    if given.keys() & server.OWN:
+        raise UserError("host, port and grpc_port are Ray Serve's own: give them as its http_options or grpc_options")
     try:
         settings = config.Serve(**given)
     except ValidationError as error:
@@ -78,7 +73,7 @@ def start(settings: config.Serve, tracking_uri: str) -> str:
     Raises:
         UserError: there is no such model, the port cannot be opened, or the cluster is too small.
     """
-    application = build({**settings.model_dump(exclude=PORTS), "tracking_uri": tracking_uri})
+    application = build({**settings.model_dump(exclude=server.OWN), "tracking_uri": tracking_uri})
     url = server.listen(settings)
     server.deploy(application)
     return url

@@ -13,6 +13,9 @@ from sicot.endpoint import rpc
 from sicot.endpoint.keys import Keys, is_loopback
 from sicot.errors import UserError
 
+OWN = {"host", "port", "grpc_port"}
+"""Settings that are Ray Serve's, not the application's."""
+
 
 def listen(settings: config.Serve) -> str:
     """Open the endpoint's port on the Ray session that is up (0: a free one) and return the URL.
