@@ -19,7 +19,7 @@ from sicot.bundle import Bundle
 from sicot.prepare.prepared import PreparedSet
 from sicot.sandbox.cluster import Sandbox
 from sicot.train import compare, worker
-from tests.cluster.conftest import RAY, ROOT, SMALL, places, start, submit
+from tests.cluster.conftest import CATALOGUE, RAY, ROOT, SMALL, places, start, submit
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -92,11 +92,9 @@ def test_the_model_is_as_good_as_one_that_a_single_process_trains(
     alone = worker.fit(compare.with_seed(four, 0), data, lambda metrics, save: None)
     made = Bundle.load(registry.fetch(f"{trained}/bundle", sandbox.environment["MLFLOW_TRACKING_URI"]))
     ours, theirs = (worker.validate(model, data, 64, split="test") for model in (made.model, alone))
-    assert theirs["image_text/top1"] > 0.5
-    rows = data.manifest.rows["test"]
-    spread = 3 * (0.5 / rows**0.5)  # three standard errors of a share, at most
+    assert theirs["image_text/top1"] > 0.4  # one of six
     for regime in ("image", "image_text"):
-        assert abs(ours[f"{regime}/top1"] - theirs[f"{regime}/top1"]) < spread
+        assert abs(ours[f"{regime}/top1"] - theirs[f"{regime}/top1"]) < 0.25  # some 100 rows, other batches
 
 
 def test_everything_else_works_on_what_is_there(sandbox: Sandbox, trained: str, mlflow: MlflowClient) -> None:
@@ -106,11 +104,11 @@ def test_everything_else_works_on_what_is_there(sandbox: Sandbox, trained: str, 
     submit(sandbox, "python", "-m", "jobs.register", "--name", NAME, "--promote", *places(sandbox))
     asked = ["--catalogue.path", f"{trained}/prepared", *places(sandbox)]
     submit(sandbox, "python", "-m", "jobs.evaluate", *asked, "--out", f"{trained}/report")
-    assert storage.read_json(f"{trained}/report/report.json")["metrics"]["image_text"]["top1"] > 0.3
+    assert storage.read_json(f"{trained}/report/report.json")["metrics"]["image_text"]["top1"] > 0.2
     submit(sandbox, "python", "-m", "jobs.predict", *asked, "--out", f"{trained}/labels")
-    assert storage.read_json(f"{trained}/labels/summary.json")["answered"] == 240
+    assert storage.read_json(f"{trained}/labels/summary.json")["answered"] == CATALOGUE["rows"]
     system, path = storage.open_uri(f"{trained}/labels/predictions")
-    assert pq.read_table(path, filesystem=system).num_rows == 240
+    assert pq.read_table(path, filesystem=system).num_rows == CATALOGUE["rows"]
     version = mlflow.get_model_version_by_alias("sicot", "champion")
     assert version.version == "1"
     runs = mlflow.search_runs([mlflow.get_experiment_by_name("sicot").experiment_id])

@@ -22,7 +22,7 @@ from tests.cluster.forwarder import Forwarder
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
-NAME, EPOCHS = "faults", 25
+NAME, EPOCHS = "faults", 40
 AWAY = 30.0
 """Seconds that a server is away; MLflow is asked again every 30 and waited for up to 120, S3 up to 60."""
 
