@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from sicot import config, ports, registry, storage
 from sicot.bundle import Bundle
 from sicot.prepare.prepared import PreparedSet
+from sicot.sandbox import services
 from sicot.sandbox.cluster import Sandbox
 from sicot.train import compare, worker
 from tests.cluster.conftest import CATALOGUE, RAY, ROOT, SMALL, places, start, submit
@@ -134,5 +135,18 @@ def test_the_champion_is_served(sandbox: Sandbox, trained: str) -> None:
     asked = httpx.post(f"{url}/v1/recognize", data={"title": "red teapot 红色 茶壶"})
     assert asked.status_code in (200, 400), asked.text  # 400: no word that so small a catalogue uses
     assert httpx.get(f"{url}/v1/model").json()["version"] == "1"
-    environment = {**start.__globals__["services"].clean(), **sandbox.environment}
+    environment = services.clean() | sandbox.environment
     subprocess.run([RAY, "job", "stop", "serving"], env=environment, check=True, capture_output=True)
+
+
+def test_prometheus_watches_all_nodes(sandbox: Sandbox) -> None:
+    question = {"query": "count(count by (instance) (ray_node_cpu_utilization))"}
+    deadline = time.monotonic() + 90
+    while True:
+        found = httpx.get(f"{sandbox.part('prometheus').address}/api/v1/query", params=question).json()["data"][
+            "result"
+        ]
+        if found and found[0]["value"][1] == "3":
+            break
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
