@@ -10,21 +10,23 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from sicot import track
+from sicot import ports, track
 from sicot.config import Experiment, Job, Track
 from sicot.errors import UserError
 
 SLEEPER = """
 import sys, time
-from sicot import track
+from sicot import ports, track
 from sicot.config import Job
 with track.run(Job(storage=sys.argv[1]), "train", "shoes") as run:
     run.metrics({"loss": 3.0}, step=1)
@@ -296,6 +298,59 @@ class TestAServerThatIsGone:
                 raise MlflowException("connection refused")
 
             monkeypatch.setattr(run.client, "set_terminated", fail)
+
+
+class Server:
+    """MLflow's own, on a store in a folder."""
+
+    def __init__(self, folder: Path):
+        (self.port,) = ports.free()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        where = [
+            "--backend-store-uri",
+            f"sqlite:///{folder}/mlflow.db",
+            "--artifacts-destination",
+            str(folder / "files"),
+        ]
+        self.line = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1", *where]
+        self.environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+    def start(self) -> None:
+        """Returns at once."""
+        quiet = subprocess.DEVNULL
+        self.process = psutil.Popen(self.line, env=self.environment, stdout=quiet, stderr=quiet)
+
+    def kill(self) -> None:
+        """At once, with the processes that it started."""
+        mine = [*self.process.children(recursive=True), self.process]
+        for each in mine:
+            each.kill()
+        psutil.wait_procs(mine)
+
+
+def test_a_server_that_is_killed_gets_all_that_was_logged_when_it_is_back(store: Path, tmp_path: Path) -> None:
+    shutil.copy(store, tmp_path)
+    server = Server(tmp_path)
+    server.start()
+    try:
+        assert track._comes_back(server.uri)
+        job = Job(storage=str(tmp_path), track=Track(uri=server.uri))
+        with track.run(job, "train", "shoes") as run:
+            run.metrics({"loss": 0.0}, step=0)
+            server.kill()
+            begun = time.monotonic()
+            for step in range(1, 50):
+                run.metrics({"loss": float(step)}, step=step)
+            assert time.monotonic() - begun < 10  # training goes on
+            later = threading.Timer(1, server.start)
+            later.start()
+        later.join()
+        it = MlflowClient(server.uri).get_run(run.id)
+        history = MlflowClient(server.uri).get_metric_history(run.id, "loss")
+    finally:
+        server.kill()
+    assert it.info.status == "FINISHED"
+    assert [metric.step for metric in history] == list(range(50))
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////proc/nowhere/mlflow.db", "ftp://somewhere/x"])

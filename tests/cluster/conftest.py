@@ -20,13 +20,13 @@ from sicot.sandbox.cluster import Sandbox
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
-CATALOGUE = {"rows": 240, "classes": 6, "image_size": 32, "imbalance": 4}
+CATALOGUE = {"rows": 480, "classes": 6, "image_size": 32, "imbalance": 4, "word_noise": 0.1}
 SMALL = [
     *(word for name, value in CATALOGUE.items() for word in (f"--catalogue.synthetic.{name}", str(value))),
     *("--prepare.images.size", "32", "--prepare.word2vec.dimension", "8", "--prepare.rows_per_block", "64"),
     *("--model.visual.trunk", "squeezenet1_1", "--model.dimension", "16", "--model.attention.rank", "4"),
     *("--train.batch_size", "4", "--train.learning_rate", "3e-3", "--train.trunk_rate", "1"),
-    *("--train.precision", "fp32", "--train.epochs", "6"),
+    *("--train.precision", "fp32", "--train.epochs", "12"),
 ]  # fmt: skip
 """Settings of a catalogue and a model that are made in seconds."""
 

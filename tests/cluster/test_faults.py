@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pyarrow.fs as pafs
@@ -22,7 +23,7 @@ from tests.cluster.forwarder import Forwarder
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
-NAME, EPOCHS = "faults", 25
+NAME, EPOCHS = "faults", 40
 AWAY = 30.0
 """Seconds that a server is away; MLflow is asked again every 30 and waited for up to 120, S3 up to 60."""
 
@@ -85,7 +86,7 @@ def busiest(sandbox: Sandbox) -> str:
 
 
 def test_a_training_worker_is_killed(
-    sandbox: Sandbox, folder: str, training: subprocess.Popen[str], tmp_path: object
+    sandbox: Sandbox, folder: str, training: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     killed = trainers(sandbox, busiest(sandbox))[0]
     killed.send_signal(signal.SIGKILL)

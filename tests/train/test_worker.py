@@ -160,3 +160,9 @@ def test_averaged_weights_of_a_short_training_are_trained_ones(data: PreparedSet
     settings = experiment(tmp_path, epochs=12, ema=0.999)
     averaged = worker.fit(settings, data, lambda metrics, save: None)
     assert worker.validate(averaged, data, 64, split="test")["image_text/top1"] > 0.6
+
+
+def test_a_full_disk_is_named_when_a_checkpoint_does_not_fit(data: PreparedSet, tmp_path: Path) -> None:
+    (tmp_path / "state.pt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        worker.fit(experiment(tmp_path, epochs=1), data, lambda metrics, save: save(tmp_path))
