@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from sicot import config
 from sicot.config import Attention, Experiment, Loss, Model
-from sicot.search.space import Choice, Range, apply, distributions, standing
+from sicot.search.space import Choice, Range, apply, describe, distributions, standing
 from tuning.space import SPACE
 
 weights = st.just(0.0) | st.floats(0.001, 50)
@@ -90,6 +92,19 @@ def test_settings_that_nothing_reads_are_not_searched() -> None:
     assert names(kind="bilinear") - names(kind="linear") == {"model.attention.rank"}
     assert not [name for name in names(kind="mean") if name.startswith("model.attention.")]
     assert set(distributions(SPACE, Experiment(model=Model().visual_only()))) == {"model.loss.tau"}
+
+
+def test_the_space_is_told_a_line_a_setting_with_range_scale_value_and_why() -> None:
+    head, *lines = describe(SPACE, Experiment()).splitlines()
+    assert head.split() == ["setting", "range", "scale", "now", "why"]
+    assert len(lines) == len(SPACE)
+    for line, each in zip(lines, SPACE, strict=True):
+        assert line.startswith(each.name)
+        assert line.endswith(each.why)
+    tau = next(line for line in lines if "tau" in line)
+    assert re.search(r"0 to 1\.5 +linear +1 ", tau)
+    *_, last = describe(SPACE, Experiment(model=Model().visual_only())).splitlines()
+    assert last.startswith("not searched, as the model makes nothing of it: model.attention.temperature, ")
 
 
 def test_a_setting_that_does_not_exist_is_refused() -> None:
