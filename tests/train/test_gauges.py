@@ -69,7 +69,7 @@ def test_a_search_tells_of_its_book_and_of_nothing_when_it_is_over(shown: Shown,
     book.end(one, "finished")
     gauges.on_trial_start(0, [], None)
     states = {key[2]: value for key, value in shown.items() if key[0] == "sicot_search_trials"}
-    assert states == {"running": 1, "finished": 1, "stopped": 0, "failed": 0, "left": 3}
+    assert states == {**dict.fromkeys(search.STATES, 0), "running": 1, "finished": 1, "left": 3}
     assert (shown["sicot_search_best", "mine"], shown["sicot_search_epochs", "mine"]) == (0.5, 1)
     book.epoch(two, {"epoch": 1, "objective": 0.75})
     book.end(two, "finished")
