@@ -17,7 +17,7 @@ from ray.job_submission import JobSubmissionClient
 
 from sicot import cluster
 from sicot.config import Tune
-from sicot.search import tuner
+from sicot.search import gauges, tuner
 from sicot.train import trainer
 from tests.builders import experiment, prepared_set
 from tests.watching import ALERTS, CONFIG, answer, queries, until
@@ -95,9 +95,7 @@ def test_a_search_is_shown_while_it_runs(prometheus: httpx.Client, tmp_path: Pat
     shown = shown_while(lambda: tuner.search(settings, SPACE), "tuning", prometheus)
     missing = {title for title, _ in queries("tuning").keys() - shown.keys()}
     assert missing - GPU == set()
-    assert {each["metric"]["state"] for each in shown["Trials", "A"]} == {
-        "running", "finished", "stopped", "failed", "left",
-    }  # fmt: skip
+    assert {each["metric"]["state"] for each in shown["Trials", "A"]} == {*gauges.STATES, "left"}
     assert sum(float(each["value"][1]) for each in shown["Trials", "A"]) == 4
     assert float(shown["Objective", "A"][0]["value"][1]) >= float(shown["Objective", "B"][0]["value"][1]) > 0
     until(lambda: not answer(prometheus, "ray_sicot_search_trials"), "gauges of a search that is over stay")

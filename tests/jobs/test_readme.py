@@ -229,13 +229,13 @@ def replicas_watched(demo: Path) -> int:
         process.wait(20)
 
 
-def test_the_dashboards_are_open_until_ctrl_c(demo: Path) -> None:
+def test_the_dashboards_are_open_until_ctrl_c(copy: Path) -> None:
     (command,) = commands("make", "dashboards")
-    with (demo / "dashboards.log").open("w") as log:
-        process = subprocess.Popen(shlex.split(command), cwd=demo, stdout=log, stderr=log, start_new_session=True)
+    with (copy / "dashboards.log").open("w") as log:
+        process = subprocess.Popen(shlex.split(command), cwd=copy, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
-        while "Ctrl-C" not in (said := (demo / "dashboards.log").read_text()):
+        while "Ctrl-C" not in (said := (copy / "dashboards.log").read_text()):
             assert process.poll() is None, said
             assert time.monotonic() < deadline, said
             time.sleep(0.5)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, get_args
 
 from ray.tune import Callback
 
 from sicot.export import Export, Metric
-from sicot.search.book import Book
+from sicot.search.book import Book, Trial
 
 TRIALS = Metric("gauge", "sicot_search_trials", "Trials by state; left: not begun yet.", ("search", "state"))
 EPOCHS = Metric("gauge", "sicot_search_epochs", "Epochs trained, of all trials.", ("search",))
 BEST = Metric("gauge", "sicot_search_best", "Best objective of the trials trained to the end.", ("search",))
 FIRST = Metric("gauge", "sicot_search_first", "Objective of the first trial: the settings as they stand.", ("search",))
 METRICS = (TRIALS, EPOCHS, BEST, FIRST)
-STATES = ("running", "finished", "stopped", "failed")
+STATES = get_args(Trial.model_fields["state"].annotation)
 
 
 class Gauges(Callback):
