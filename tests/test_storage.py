@@ -106,8 +106,9 @@ class HangsUp:
 
     def _hang_up(self) -> None:
         while True:
-            self._socket.accept()[0].close()
-            self.met += 1
+            connection, _ = self._socket.accept()
+            self.met += 1  # before the other side can know
+            connection.close()
 
 
 def test_s3_that_is_away_is_waited_for_in_other_processes_too(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
