@@ -150,8 +150,6 @@ class Follow(Callback):
         ended = len(self.book.ended)
         left = self.experiment.tune.trials - ended
         if left > 0:
-            seconds = (time.monotonic() - self.begun) / max(1, ended - self.before) * left
-            parts.append(
-                f"{ended} of {self.experiment.tune.trials}, about {seconds // 60:.0f}:{seconds % 60:02.0f} left"
-            )
+            seconds = round((time.monotonic() - self.begun) / max(1, ended - self.before) * left)
+            parts.append(f"{ended} of {self.experiment.tune.trials}, about {seconds // 60}:{seconds % 60:02} left")
         return "  ".join(parts)
