@@ -40,7 +40,7 @@ def test_ray_trains_own_state_knows_the_run(trained: str, head: dict[str, str]) 
     assert said.status_code == 200, said.text
     (run,) = said.json()["train_runs"]
     assert (run["name"], run["status"]) == ("train", "FINISHED")
-    assert len(run["run_attempts"]) == 1
+    assert len(run["attempts"]) == 1
 
 
 def test_the_page_of_the_job_shows_its_end_and_its_log(browser: Browser, trained: str, head: dict[str, str]) -> None:
