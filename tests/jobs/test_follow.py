@@ -151,7 +151,7 @@ def storage(head: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> P
     """A storage with a prepared set, which a job has made."""
     place = tmp_path_factory.mktemp("storage")
     done = run(head, *door("submit", "prepare", *SMALL, "--storage", str(place)))
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert (place / "tiny/prepared/manifest.json").exists()
     (place / "prepare.log").write_text(done.stdout)
     return place
@@ -226,8 +226,10 @@ def test_who_watches_a_training_may_turn_away_stop_it_and_go_on(head: dict[str, 
         assert (other.returncode, "with other settings" in other.stderr) == (2, True)
         second.types("\x03")
         second.until(r"detach .* stop it\? \[.*\] ")
+        begun = time.monotonic()
         second.types("s\n")
         second.until(f"{name} was stopped after")
+        print(f"stopping took {time.monotonic() - begun:.1f} s")
         assert second.ended() == 1
     mine = next(each for each in listed(head) if each["id"] == name)
     client = MlflowClient(f"sqlite:///{storage}/mlflow.db")

@@ -56,6 +56,7 @@ def test_a_command_line_of_somebody_else_is_none_of_ours() -> None:
         ("train", ["--config", "runs/demo/best.yaml"], "would not travel with the job"),
         ("train", ["--config", "/etc/passwd"], "would not travel with the job"),
         ("predict", [], "out"),
+        ("train", ["--storage", "s3://shop"], "track.uri is needed when storage is a URI"),
         ("train", ["--storage", "s3://x", "--name", "a b"], "name: String should match pattern"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -85,6 +86,8 @@ class Cluster:
     def __init__(self, address: str | None = None):
         if address:
             os.environ["RAY_API_SERVER_ADDRESS"] = address  # which Ray prefers to its own argument
+        for handler in logging.getLogger("ray").handlers:
+            handler.setLevel(logging.ERROR)  # else it tells which files it packs, and of every connection that ends
         self.address = mask(os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or "this machine")
         with self._talking():
             self.client = Client()

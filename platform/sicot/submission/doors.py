@@ -107,7 +107,9 @@ class Command:
                 kind = next(each for each in mine if issubclass(each, config.Job))
         except ModuleNotFoundError:
             return
-        config.load(kind, list(self.arguments), program=f"python -m jobs.submit {self.door}")
+        settings = config.load(kind, list(self.arguments), program=f"python -m jobs.submit {self.door}")
+        if self.takes_experiment:
+            settings.tracking_uri  # noqa: B018  raises where MLflow has no place
 
     def _check_config(self) -> None:
         given = self._options().config

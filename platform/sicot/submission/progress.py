@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 STEP = re.compile(r"^── (\d+)/(\d+) (\w+)")
-EPOCH = re.compile(r"(?<!trial)\bepoch (\d+)/(\d+)  (?:step (\d+)/(\d+))?")
+EPOCH = re.compile(r"\bepoch (\d+)/(\d+)  (?:step (\d+)/(\d+))?")
 TRIALS = re.compile(r"\b(\d+) of (\d+), about ")
 ROWS = re.compile(r"\b(\w+): (\w+) *: .*?(\d+)/(\d+) \[")  # as tqdm writes
 LEFT = re.compile(r"(?:(\d+):)?(\d+):(\d\d)(?: left|,)")
