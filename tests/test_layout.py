@@ -66,7 +66,7 @@ def test_help_of_a_job_names_its_settings(
     with pytest.raises(SystemExit) as end:
         importlib.import_module(module(path)).main()
     assert end.value.code in (0, None)
-    assert {"jobs.key": "--file"}.get(module(path), "--storage") in capsys.readouterr().out
+    assert {"jobs.key": "--file", "jobs.cluster": "--folder"}.get(module(path), "--storage") in capsys.readouterr().out
 
 
 def test_a_job_starts_as_a_module_outside_of_pytest() -> None:
