@@ -102,11 +102,15 @@ class Run:
         if time.monotonic() >= self._not_before:
             self.flush()
 
-    def settle(self) -> None:
-        """Send the metrics that wait, to a server that is away once it is back, if that is soon; never raises."""
+    def settle(self) -> bool:
+        """Send the metrics that wait, to a server that is away once it is back, if that is soon; whether all are sent.
+
+        Never raises.
+        """
         self.flush()
         if self._waiting and _comes_back(self.uri):
             self.flush()
+        return not self._waiting
 
     def flush(self) -> None:
         """Send the metrics that wait."""
@@ -245,8 +249,7 @@ def close_children(parent: Run) -> None:
 
 def _close(it: Run, status: str, reason: str | None = None) -> None:
     """End the run. The job's own outcome counts: a server that stays away is told about, not raised."""
-    it.settle()
-    for again in (True, False):
+    for again in (it.settle(), False):  # it is waited for once
         try:
             if reason:
                 it.tags({"sicot.reason": reason})
@@ -264,12 +267,14 @@ def _comes_back(uri: str) -> bool:
     """Whether the server at `uri` answers within `PATIENCE`; False for a store without a server."""
     if not uri.startswith(("http://", "https://")):
         return False
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    begun = time.monotonic()
+    while time.monotonic() < begun + PATIENCE:
         try:
             requests.get(uri, timeout=5)
             return True
         except requests.RequestException:
+            if time.monotonic() < begun + 1:
+                log.warning("waiting up to %.0f s for MLflow at %s", PATIENCE, mask(uri))
             time.sleep(1)
     return False
 
