@@ -340,7 +340,10 @@ def test_the_whole_way_through_a_server(
     assert (tags["sicot.model_version"], tags["sicot.digest"]) == ("1", "0" * 64)
 
 
-def test_a_server_that_dies_stops_no_job(server: tuple[str, subprocess.Popen[bytes]], tmp_path: Path) -> None:
+def test_a_server_that_dies_stops_no_job(
+    server: tuple[str, subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track, "PATIENCE", 2.0)
     uri, process = server
     with track.run(Job(storage=str(tmp_path), track=Track(uri=uri)), "train", "test") as run:
         run.metrics({"loss": 1.0}, step=1)

@@ -19,6 +19,7 @@ from sicot.prepare.prepared import PreparedSet
 from sicot.search.book import Book
 from sicot.train import worker
 from tests.builders import bundle_folder, experiment, prepared_set
+from tests.forwarder import Forwarder
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -127,6 +128,21 @@ def test_s3_that_is_away_is_waited_for_in_other_processes_too(bucket: str, monke
         with pytest.raises(OSError, match="NETWORK_CONNECTION"):
             system.get_file_info(path)
         assert away.met == 4
+
+
+def test_what_is_written_while_s3_refuses_is_there_afterwards(
+    bucket: str, s3_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwarder = Forwarder(s3_port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{forwarder.port}")
+    storage.write_bytes(f"{bucket}/before", b"1")
+    with forwarder.shut(4):
+        storage.write_bytes(f"{bucket}/meanwhile", b"2")
+        assert storage.read_bytes(f"{bucket}/before") == b"1"
+    forwarder.close()
+    assert forwarder.refused >= 4
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")
+    assert storage.read_bytes(f"{bucket}/meanwhile") == b"2"
 
 
 def test_a_prepared_set_a_bundle_and_a_book_live_there(bucket: str, tmp_path: Path) -> None:

@@ -102,11 +102,15 @@ class Run:
         if time.monotonic() >= self._not_before:
             self.flush()
 
-    def settle(self) -> None:
-        """Send the metrics that wait, to a server that is away once it is back, if that is soon; never raises."""
+    def settle(self) -> bool:
+        """Send the metrics that wait, to a server that is away once it is back, if that is soon; whether all are sent.
+
+        Never raises.
+        """
         self.flush()
         if self._waiting and _comes_back(self.uri):
             self.flush()
+        return not self._waiting
 
     def flush(self) -> None:
         """Send the metrics that wait."""
@@ -277,7 +281,8 @@ def close_children(parent: Run) -> None:
 
 def _tell(it: Run, experiment: str, tags: Mapping[str, Any]) -> None:
     """Say in the job's log and on the cluster which run this is."""
-    link = f"{it.uri.rstrip('/')}/#/experiments/{experiment}/runs/{it.id}" if it.uri.startswith("http") else it.uri
+    page = f"#/experiments/{experiment}/runs/{it.id}?workflowType=machine_learning"  # else among those of GenAI
+    link = f"{it.uri.rstrip('/')}/{page}" if it.uri.startswith("http") else it.uri
     print(f"MLflow run {it.id}: {mask(link)}", flush=True)
     data = {"data": tags["sicot.data"]} if "sicot.data" in tags else {}
     origin.tell({"mlflow_run": it.id, "mlflow": mask(link), **data})
@@ -285,8 +290,7 @@ def _tell(it: Run, experiment: str, tags: Mapping[str, Any]) -> None:
 
 def _close(it: Run, status: str, reason: str | None = None) -> None:
     """End the run. The job's own outcome counts: a server that stays away is told about, not raised."""
-    it.settle()
-    for again in (True, False):
+    for again in (it.settle(), False):  # it is waited for once
         try:
             if reason:
                 it.tags({"sicot.reason": reason})
@@ -304,12 +308,14 @@ def _comes_back(uri: str) -> bool:
     """Whether the server at `uri` answers within `PATIENCE`; False for a store without a server."""
     if not uri.startswith(("http://", "https://")):
         return False
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    begun = time.monotonic()
+    while time.monotonic() < begun + PATIENCE:
         try:
             requests.get(uri, timeout=5)
             return True
         except requests.RequestException:
+            if time.monotonic() < begun + 1:
+                log.warning("waiting up to %.0f s for MLflow at %s", PATIENCE, mask(uri))
             time.sleep(1)
     return False
 

@@ -31,7 +31,7 @@ SMALL = [
 """Settings of a catalogue and a model that are made in seconds."""
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="package")  # later tests need the memory, and another S3
 def sandbox() -> Iterator[Sandbox]:
     """Three Ray nodes, MLflow on PostgreSQL, S3 and Prometheus; this process finds the S3 server, too."""
     folder = Path(tempfile.mkdtemp(prefix="sicot-test-"))

@@ -19,7 +19,7 @@ from sicot.bundle import Bundle
 from sicot.sandbox import nodes
 from sicot.sandbox.cluster import Sandbox
 from tests.cluster.conftest import SMALL, places, start, submit
-from tests.cluster.forwarder import Forwarder
+from tests.forwarder import Forwarder
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
