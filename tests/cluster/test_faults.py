@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 import pytest
 from mlflow import MlflowClient
 
-from sicot import storage
+from sicot import pipeline, storage
 from sicot.bundle import Bundle
 from sicot.sandbox import nodes
 from sicot.sandbox.cluster import Sandbox
@@ -44,7 +44,8 @@ def train(sandbox: Sandbox, *options: str, variables: dict[str, str] | None = No
 @pytest.fixture
 def training(sandbox: Sandbox, folder: str) -> Iterator[subprocess.Popen[str]]:
     """One that has begun anew and has a checkpoint."""
-    process = train(sandbox, "--fresh")
+    pipeline.forget(folder)
+    process = train(sandbox)
     until(lambda: checkpoints(folder), process)
     yield process
     process.kill()
@@ -121,8 +122,9 @@ def test_mlflow_is_killed_and_comes_back(
 
 
 def test_s3_refuses_for_a_while(sandbox: Sandbox, folder: str) -> None:
+    pipeline.forget(folder)
     forwarder = Forwarder(sandbox.ports["s3"])
-    process = train(sandbox, "--fresh", variables={"AWS_ENDPOINT_URL": f"http://127.0.0.1:{forwarder.port}"})
+    process = train(sandbox, variables={"AWS_ENDPOINT_URL": f"http://127.0.0.1:{forwarder.port}"})
     try:
         until(lambda: checkpoints(folder), process)
         with forwarder.shut(AWAY):
