@@ -111,7 +111,7 @@ def test_many_classes_are_looked_up_in_an_index_chosen_by_validation(
     if not rows_to_ask_by:
         monkeypatch.setattr(trainer, "ask", lambda *given: {})
     last = SimpleNamespace(checkpoint=Checkpoint(str(tmp_path)), metrics=reports[-1])
-    made = Bundle.load(trainer._bundle(settings, data, last, f"{tmp_path}/bundle", "0" * 64))
+    made = Bundle.load(trainer._bundle(settings, data, last, f"{tmp_path}/bundle", "0" * 64, None))
     assert made.info.index is not None
     assert made.info.index["recall"] == 1
     worded = sum(any(row) for file in data.parquet("val") for row in file.read(["words"])["words"].to_pylist())
