@@ -65,13 +65,13 @@ def test_a_search_tells_of_its_book_and_of_nothing_when_it_is_over(shown: Shown,
     book = Book(str(tmp_path / "trials.json"), "s")
     gauges = search.Gauges("mine", 5, book)
     one, two = book.start({"x": 1}), book.start({"x": 2})
-    book.epoch(one, {"epoch": 1, "objective": 0.5})
+    book.epoch(one, {"epoch": 1, "objective": 0.5, "overall": 0.6, "tail": 0.4})
     book.end(one, "finished")
     gauges.on_trial_start(0, [], None)
     states = {key[2]: value for key, value in shown.items() if key[0] == "sicot_search_trials"}
     assert states == {**dict.fromkeys(search.STATES, 0), "running": 1, "finished": 1, "left": 3}
     assert (shown["sicot_search_best", "mine"], shown["sicot_search_epochs", "mine"]) == (0.5, 1)
-    book.epoch(two, {"epoch": 1, "objective": 0.75})
+    book.epoch(two, {"epoch": 1, "objective": 0.75, "overall": 0.8, "tail": 0.7})
     book.end(two, "finished")
     gauges.on_trial_complete(0, [], None)
     assert (shown["sicot_search_best", "mine"], shown["sicot_search_first", "mine"]) == (0.75, 0.5)
