@@ -15,7 +15,7 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3 python; do \
 	&& command -v $$each && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop demo fashion zh_mall million serve mlflow dashboards cluster cluster-down bench test test-system test-all test-faults packages lint format proto lock clean
+.PHONY: help install develop demo fashion zh_mall million serve mlflow dashboards cluster cluster-down bench test test-system test-all test-cluster packages lint format proto lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,10 +66,10 @@ test: $(READY_DEV) ## All tests but those that need Debian packages
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not system" $(ARGS)
 
 test-system: $(READY_DEV) packages ## Only the tests that need Debian packages
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "system and not faults" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "system and not cluster" $(ARGS)
 
-test-faults: $(READY_DEV) packages ## Break a cluster of three nodes while it trains: a worker, a node, MLflow, S3, a disk (ten minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults $(ARGS)
+test-cluster: $(READY_DEV) packages ## The whole way on three nodes, which then lose a worker, a node, MLflow, S3, a disk (twelve minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster $(ARGS)
 
 test-all: test test-system ## All tests; installs the Debian packages they need when run as root
 

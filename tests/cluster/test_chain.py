@@ -22,7 +22,7 @@ from sicot.sandbox.cluster import Sandbox
 from sicot.train import compare, worker
 from tests.cluster.conftest import CATALOGUE, RAY, ROOT, SMALL, places, start, submit
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NAME = "chain"
 

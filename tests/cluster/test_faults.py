@@ -21,7 +21,7 @@ from sicot.sandbox.cluster import Sandbox
 from tests.cluster.conftest import SMALL, places, start, submit
 from tests.forwarder import Forwarder
 
-pytestmark = [pytest.mark.system, pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NAME, EPOCHS = "faults", 40
 AWAY = 30.0
