@@ -6,7 +6,6 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -56,8 +55,7 @@ class Learner:
         )
         self.dtype = half_precision(config, device)
         self.optimiser = torch.optim.AdamW(parameter_groups(config, model), fused=True)
-        self.pace = partial(warmup_cosine, moves=moves, warmup=config.warmup)
-        self.schedule = LambdaLR(self.optimiser, self.pace)
+        self.schedule = LambdaLR(self.optimiser, lambda move: warmup_cosine(move, moves, config.warmup))
         self.held = 0  # batches whose gradients wait
 
     @property
@@ -87,7 +85,7 @@ class Learner:
             parts["loss"].backward()
         if moves:
             if self.head:
-                self.head.step(self.config.sharding.learning_rate * self.pace(self.schedule.last_epoch), self.held)
+                self.head.step(self.config.sharding.learning_rate, self.held)
             if self.held > 1:
                 for parameter in self.model.parameters():
                     if parameter.grad is not None:
