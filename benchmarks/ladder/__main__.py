@@ -14,7 +14,6 @@ the code of the model has changed).
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,22 +53,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ladder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", choices=data.COLUMNS, default="synthetic", help="data set")
-    parser.add_argument("--folder", default=os.environ.get("SICOT_DATA", ""), help="where product data lies")
-    parser.add_argument("--weights", help="the trunk's weights; default: those in the folder, random for synthetic")
+    data.add_options(parser, size=224)
     parser.add_argument("--trunk", choices=("frozen", "finetune"), default="frozen", help="what is trained")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each rung with --final")
     parser.add_argument("--final", action="store_true", help="train on the whole training split, read the test split")
     parser.add_argument("--only", nargs="*", default=[], help="only rungs and rivals whose names contain one of these")
-    parser.add_argument("--size", type=int, default=224, help="side of the photos, pixels")
-    parser.add_argument("--views", type=int, default=3, help="views of each photo, the first as it is")
     parser.add_argument("--epochs", type=int, default=15, help="passes over the training split")
     parser.add_argument("--fresh", action="store_true", help="train again what is finished")
     parser.add_argument("--change", nargs="*", default=[], help="also measure the shipped model with these changes")
-    options = parser.parse_args()
-    if options.weights is None and options.data != "synthetic":
-        options.weights = f"{options.folder}/weights/mobilenet_v2_imagenet_fp16.pt"
-    return options
+    return data.parsed(parser)
 
 
 def _frozen(options: argparse.Namespace, sets: dict[str, PreparedSet]) -> Iterator[Measured]:
@@ -87,9 +79,7 @@ def _frozen(options: argparse.Namespace, sets: dict[str, PreparedSet]) -> Iterat
 
 
 def _trials(options: argparse.Namespace, columns: dict[str, Column]) -> Iterator[Trial]:
-    shipped = config.Model()
-    trunk = shipped.visual.model_copy(update={"freeze": 1.0, "dropout": 0.4, "weights": options.weights})
-    base = shipped.model_copy(update={"visual": trunk})
+    base = trial.shipped(options.weights)
     models = {**rungs(base), **dict.fromkeys(RIVALS, base)}
     if options.change:
         models["changed"] = change(base, **_changes(options.change))
@@ -99,15 +89,7 @@ def _trials(options: argparse.Namespace, columns: dict[str, Column]) -> Iterator
         worded = name == REGRESSION or (name not in RIVALS and model.uses_words)
         for column in columns if worded else list(columns)[:1]:
             for seed in range(options.seeds if options.final else FOLDS):
-                train = config.Train(
-                    epochs=options.epochs,
-                    batch_size=128,
-                    learning_rate=2e-3,
-                    weight_decay=0.1,
-                    precision="fp32",
-                    seed=seed,
-                )
-                yield Trial(name, model, train, column, options.final)
+                yield Trial(name, model, trial.training(options.epochs, seed), column, options.final)
 
 
 def _changes(said: list[str]) -> dict[str, Any]:

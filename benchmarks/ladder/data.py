@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,6 +47,23 @@ def prepare(name: str, folder: str, size: int, storage: str) -> dict[str, Prepar
         )
         sets[column] = pipeline.prepare(experiment)
     return sets
+
+
+def add_options(parser: argparse.ArgumentParser, size: int) -> None:
+    """What names the data, the trunk's weights and how photos are seen; :func:`parsed` fills in what was left out."""
+    parser.add_argument("--data", choices=COLUMNS, default="synthetic", help="data set")
+    parser.add_argument("--folder", default=os.environ.get("SICOT_DATA", ""), help="where product data lies")
+    parser.add_argument("--weights", help="the trunk's weights; default: those in the folder, random for synthetic")
+    parser.add_argument("--size", type=int, default=size, help="side of the photos, pixels")
+    parser.add_argument("--views", type=int, default=3, help="views of each photo, the first as it is")
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line, with the weights that lie in the folder where none were named."""
+    options = parser.parse_args()
+    if options.weights is None and options.data != "synthetic":
+        options.weights = f"{options.folder}/weights/mobilenet_v2_imagenet_fp16.pt"
+    return options
 
 
 def _folder(folder: str, name: str) -> str:

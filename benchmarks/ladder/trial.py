@@ -72,6 +72,20 @@ def columns(sets: dict[str, PreparedSet], options: argparse.Namespace, cache: st
     return found
 
 
+def shipped(weights: str | None) -> config.Model:
+    """The shipped model on a trunk that is kept."""
+    model = config.Model()
+    trunk = model.visual.model_copy(update={"freeze": 1.0, "dropout": 0.4, "weights": weights})
+    return model.model_copy(update={"visual": trunk})
+
+
+def training(epochs: int, seed: int = 0) -> config.Train:
+    """How what stands on such a trunk is trained."""
+    return config.Train(
+        epochs=epochs, batch_size=128, learning_rate=2e-3, weight_decay=0.1, precision="fp32", seed=seed
+    )
+
+
 def measure(trial: Trial, column: Column) -> dict[str, Any]:
     """Train, and score every regime that the trial can be asked in."""
     torch.set_num_threads(1)

@@ -15,7 +15,6 @@ What is finished is kept: the same command goes on where it was interrupted (`--
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
@@ -57,22 +56,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", choices=data.COLUMNS, default="synthetic", help="data set")
-    parser.add_argument("--folder", default=os.environ.get("SICOT_DATA", ""), help="where product data lies")
-    parser.add_argument("--weights", help="the trunk's weights; default: those in the folder, random for synthetic")
+    data.add_options(parser, size=112)
     parser.add_argument("--column", help="text column; default: the one that says least of the label")
-    parser.add_argument("--size", type=int, default=112, help="side of the photos, pixels")
-    parser.add_argument("--views", type=int, default=3, help="views of each photo, the first as it is")
     parser.add_argument("--epochs", type=int, default=12, help="of a trial, and of the trainings compared")
     parser.add_argument("--folds", type=int, default=3, help="of training that a trial is measured by; 0: validation")
     parser.add_argument("--trials", type=int, default=36, help="of the search whose finding is trained again")
     parser.add_argument("--random", type=int, default=12, help="trials of each random search")
     parser.add_argument("--seeds", type=int, default=3, help="random searches; fresh seeds of the trainings compared")
     parser.add_argument("--fresh", action="store_true", help="do again what is finished")
-    options = parser.parse_args()
-    if options.weights is None and options.data != "synthetic":
-        options.weights = f"{options.folder}/weights/mobilenet_v2_imagenet_fp16.pt"
-    return options
+    return data.parsed(parser)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,13 @@ from optuna.samplers import BaseSampler, RandomSampler
 from ray import tune
 
 from benchmarks import record
-from benchmarks.ladder.trial import Column
+from benchmarks.ladder.trial import Column, shipped, training
 from sicot import config
 from sicot.config import Experiment
 from sicot.search import proposals, quick, work
 from sicot.search.book import Book
 from sicot.search.budget import Budget
 from sicot.search.follow import Follow
-from sicot.search.proposals import Known
 from sicot.search.space import Point, distributions
 from sicot.search.tuner import Task, rare
 from sicot.search.work import Work
@@ -93,14 +92,10 @@ class Races:
 
 def task(options: argparse.Namespace, column: Column, folder: str) -> Task:
     """What is searched: the shipped model on a trunk that is kept, trained as the ladder trains it."""
-    shipped = config.Model()
-    trunk = shipped.visual.model_copy(update={"freeze": 1.0, "dropout": 0.4, "weights": options.weights})
     experiment = Experiment(
         name=f"search-{options.data}",
-        model=shipped.model_copy(update={"visual": trunk}),
-        train=config.Train(
-            epochs=options.epochs, batch_size=128, learning_rate=2e-3, weight_decay=0.1, precision="fp32"
-        ),
+        model=shipped(options.weights),
+        train=training(options.epochs),
         tune=config.Tune(
             trials=options.trials, epochs=options.epochs, concurrent=record.cores(), screen=1, folds=options.folds
         ),
@@ -158,11 +153,8 @@ def _search(
     if not book.trials:
         book.start(task.first)
     print(f"\n── {name}: {way}, {each.left} trials", flush=True)
-    begun = [trial.point for trial in book.left]
-    new = [point for point in first if point not in [trial.point for trial in book.trials]]
-    known = [Known.of(trial) for trial in book.ended]
     sampler = sampler or proposals.tpe(asked, len(book.trials))
-    proposing = proposals.proposing(["objective"], task.ranges, known, [*begun, *new], sampler)
+    proposing = proposals.going_on(["objective"], task.ranges, book, [], first, sampler)
     budget = Budget(asked, 0.0, book.spent)
     scheduler = None if way == RANDOM else work.halving(asked, task.first)
     with Follow(each, run, budget) as follow:

@@ -17,6 +17,7 @@ import requests
 
 from sicot import config, ports, track
 from sicot.errors import UserError
+from sicot.sandbox.services import answers
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 HOST = "127.0.0.1"
@@ -126,7 +127,7 @@ def _running(name: str, command: list[str], health: str, logs: Path, variables: 
         )
     try:
         deadline = time.monotonic() + SECONDS
-        while not _answers(health):
+        while not answers(health):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise UserError(f"{name} does not start: see {log}")
             time.sleep(0.3)
@@ -139,9 +140,3 @@ def _running(name: str, command: list[str], health: str, logs: Path, variables: 
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def _answers(url: str) -> bool:
-    with suppress(requests.RequestException):
-        return requests.get(url, timeout=5).ok
-    return False

@@ -16,6 +16,7 @@ from sicot.search.book import Book, Trial
 from sicot.search.live import Live
 from sicot.search.space import Point, distributions, standing
 from sicot.track import Run
+from tests.watching import until
 from tuning.space import SPACE
 
 RANGES = distributions(SPACE, Experiment())
@@ -76,13 +77,13 @@ def test_pictures_are_in_mlflow_while_the_search_runs_and_drawn_anew_with_news_a
         place = Path(run.client.get_run(run.id).info.artifact_uri) / "plots"
         with Live(run, book, RANGES, "plots"):
             trials(12, book)
-            until(lambda: len(list(place.glob("*.png"))) == 5)
-            until(lambda: book_is_drawn(place))
+            until(lambda: len(list(place.glob("*.png"))) == 5, "pictures are missing")
+            until(lambda: book_is_drawn(place), "it draws without end")
             before = times(place)
             time.sleep(0.5)
             assert times(place) == before
             book.trials[-1].state = "finished"
-            until(lambda: all(time > before[name] for name, time in times(place).items()))
+            until(lambda: all(time > before[name] for name, time in times(place).items()), "news are not drawn")
         assert set(times(place)) == ALL
 
 
@@ -93,7 +94,7 @@ def test_a_server_that_is_away_does_not_end_the_search(tmp_path: Path, monkeypat
     book = Book(f"{tmp_path}/trials.json", "")
     trials(3, book)
     with Live(Run("http://127.0.0.1:9", "0" * 32), book, RANGES, "plots"):
-        until(lambda: any("MLflow at http://127.0.0.1:9" in each for each in said))
+        until(lambda: any("MLflow at http://127.0.0.1:9" in each for each in said), "nothing was told")
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -105,10 +106,3 @@ def book_is_drawn(folder: Path) -> bool:
     before = times(folder)
     time.sleep(0.3)
     return times(folder) == before
-
-
-def until(what, seconds: float = 90) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

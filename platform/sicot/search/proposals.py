@@ -12,7 +12,7 @@ from optuna.storages import InMemoryStorage
 from ray.tune.search.optuna import OptunaSearch
 
 from sicot.config import Tune
-from sicot.search.book import Trial
+from sicot.search.book import Book, Trial
 from sicot.search.space import Point
 
 FIRST_AT_RANDOM = 10  # trials before TPE models what it has seen; at most a third of them
@@ -45,6 +45,25 @@ def tpe(tune: Tune, known: int) -> BaseSampler:
     """
     first = min(FIRST_AT_RANDOM, max(3, tune.trials // 3))
     return TPESampler(seed=tune.seed + known, n_startup_trials=first, multivariate=True, constant_liar=True)
+
+
+def going_on(
+    aims: list[str],
+    ranges: dict[str, BaseDistribution],
+    book: Book,
+    known: Sequence[Known],
+    first: Sequence[Point],
+    sampler: BaseSampler,
+) -> OptunaSearch:
+    """:func:`proposing` for what a book lacks: points that were begun go first, those that it has are not tried again.
+
+    What is ``known`` from elsewhere counts where the book has no trial of it.
+    """
+    begun = [trial.point for trial in book.left]
+    own = [trial.point for trial in book.trials]
+    new = [point for point in first if point not in own]
+    other = [each for each in known if each.point not in own]
+    return proposing(aims, ranges, [*other, *map(Known.of, book.ended)], [*begun, *new], sampler)
 
 
 def proposing(

@@ -188,17 +188,8 @@ class Task:
         asked, book = each.experiment.tune, each.book
         if not book.trials:
             book.start(self.first)  # number 1, whichever process is up first
-        begun = [trial.point for trial in book.left]
-        own = [trial.point for trial in book.trials]
-        new = [point for point in first if point not in own]
-        known = [each for each in known if each.point not in own]
-        proposing = proposals.proposing(
-            AIMS[asked.objective],
-            self.ranges,
-            [*known, *map(Known.of, book.ended)],
-            [*begun, *new],
-            proposals.tpe(asked, len(book.trials)),
-        )
+        sampler = proposals.tpe(asked, len(book.trials))
+        proposing = proposals.going_on(AIMS[asked.objective], self.ranges, book, known, first, sampler)
         scheduler = work.halving(asked, self.first) if halve else None
         pictures = "plots" if each.kind == "trial" else f"plots/{each.kind}"
         with Live(run, book, self.ranges, pictures), Follow(each, run, budget) as follow:

@@ -16,6 +16,7 @@ from sicot.model.recognizer import SICoT
 from sicot.train.features import Rows
 from sicot.train.learner import Learner
 from sicot.train.loader import Batch
+from sicot.train.worker import accuracies
 
 Begin = Callable[[SICoT, Tensor, float], Tensor]
 """Called before each epoch with the model, labels_N and the share of training that is done; gives the rows' order."""
@@ -56,15 +57,13 @@ def ask(net: SICoT, rows: Rows, regime: str) -> Tensor:
 
 def validate(net: SICoT, rows: Rows, tail_C: np.ndarray) -> dict[str, float]:
     """As :func:`sicot.train.worker.validate`: overall, macro and tail accuracy by photo alone and with words."""
-    labels_N, scores = rows.labels_N, {}
-    tail_N = torch.from_numpy(tail_C)[labels_N]
+    labels_N = rows.labels_N
+    scores: dict[str, float] = {}
     rows_C = torch.bincount(labels_N, minlength=len(tail_C)).double()
     for regime in ("image", "image_text") if net.config.uses_words else ("image",):
         right_N = (ask(net, rows, regime).argmax(1) == labels_N).double()
         right_C = torch.bincount(labels_N, weights=right_N, minlength=len(tail_C))
-        scores[f"{regime}/top1"] = float(right_N.mean())
-        scores[f"{regime}/macro"] = float((right_C[rows_C > 0] / rows_C[rows_C > 0]).mean())
-        scores[f"{regime}/tail"] = float(right_N[tail_N].mean()) if tail_N.any() else 0.0
+        scores |= accuracies(regime, right_C, rows_C, torch.from_numpy(tail_C))
     return scores
 
 

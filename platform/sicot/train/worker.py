@@ -237,15 +237,22 @@ def validate(
             right_B = (first_B.cpu() == labels_B).double()
             right_RC[r] += torch.bincount(labels_B, weights=right_B, minlength=classes)
     rows_C, right_RC = _sum_over_ranks(rows_C, device, world), _sum_over_ranks(right_RC, device, world)
-    there_C = rows_C > 0
     tail_C = torch.from_numpy(prepared.classes.group == "tail")
-    scores = {}
-    for r, regime in enumerate(regimes):
-        scores[f"{regime}/top1"] = float(right_RC[r].sum() / rows_C.sum().clamp(min=1))
-        scores[f"{regime}/macro"] = float((right_RC[r][there_C] / rows_C[there_C]).mean()) if there_C.any() else 0.0
-        scores[f"{regime}/tail"] = float(right_RC[r][tail_C].sum() / rows_C[tail_C].sum().clamp(min=1))
+    scores: dict[str, float] = {}
+    for regime, right_C in zip(regimes, right_RC, strict=True):
+        scores |= accuracies(regime, right_C, rows_C, tail_C)
     scores["macro"] = sum(scores[f"{regime}/macro"] for regime in regimes) / len(regimes)
     return scores
+
+
+def accuracies(regime: str, right_C: Tensor, rows_C: Tensor, tail_C: Tensor) -> dict[str, float]:
+    """Overall, macro and tail accuracy of a way of asking, from the rows of each class and how many were right."""
+    there_C = rows_C > 0
+    return {
+        f"{regime}/top1": float(right_C.sum() / rows_C.sum().clamp(min=1)),
+        f"{regime}/macro": float((right_C[there_C] / rows_C[there_C]).mean()) if there_C.any() else 0.0,
+        f"{regime}/tail": float(right_C[tail_C].sum() / rows_C[tail_C].sum().clamp(min=1)),
+    }
 
 
 def _position(learner: Learner, checkpoint: Path | None, device: torch.device, steps: int) -> Position:
