@@ -318,8 +318,8 @@ class Sharding(Section):
     """Classes that a step compares with, those in its batch among them; 0: all of them."""
     optimiser: Literal["adagrad", "sgd"] = "adagrad"
     """Row-wise Adagrad (a number of state a row), or SGD with momentum (as much state as weights)."""
-    learning_rate: Positive = 0.1
-    """Learning rate of the rows. It stays as it is: most rows of a long tail are met once or twice, at any time."""
+    learning_rate: Positive = 1.0
+    """Peak learning rate of the rows, which follows the same schedule. Where each row is met once, less is better."""
 
 
 class Train(Section):

@@ -6,6 +6,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ class Learner:
         )
         self.dtype = half_precision(config, device)
         self.optimiser = torch.optim.AdamW(parameter_groups(config, model), fused=True)
-        self.schedule = LambdaLR(self.optimiser, lambda move: warmup_cosine(move, moves, config.warmup))
+        self.pace = partial(warmup_cosine, moves=moves, warmup=config.warmup)
+        self.schedule = LambdaLR(self.optimiser, self.pace)
         self.held = 0  # batches whose gradients wait
 
     @property
@@ -85,7 +87,7 @@ class Learner:
             parts["loss"].backward()
         if moves:
             if self.head:
-                self.head.step(self.config.sharding.learning_rate, self.held)
+                self.head.step(self.config.sharding.learning_rate * self.pace(self.schedule.last_epoch), self.held)
             if self.held > 1:
                 for parameter in self.model.parameters():
                     if parameter.grad is not None:
