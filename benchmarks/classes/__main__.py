@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import signal
+from multiprocessing import connection
 from typing import Any
 
 import matplotlib
@@ -111,15 +112,14 @@ def run(setting: Setting) -> dict[str, Any] | None:
     try:
         return measured([pipe.recv() for pipe in pipes])
     except EOFError as error:
-        for process in processes:
-            process.join(timeout=60)
+        connection.wait([process.sentinel for process in processes], timeout=60)
         if any(process.exitcode == -signal.SIGKILL for process in processes):
             return None
         raise SystemExit(f"error: a worker of {setting} ended before it had measured anything") from error
     finally:
         for process in processes:
-            process.join(timeout=60)
-            process.kill()
+            process.kill()  # it has told all it had to tell
+            process.join()
 
 
 def _row(label: str, figures: dict[str, Any]) -> dict[str, Any]:

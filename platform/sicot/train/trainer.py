@@ -111,16 +111,19 @@ def train_function(payload: dict[str, Any]) -> None:
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     experiment = Experiment(**payload["experiment"])
-    said, shown = progress.Lines("", experiment.train.epochs), gauges.Gauges(experiment, world)
+    # one worker tells for all
+    told: list[progress.Lines | gauges.Gauges] = (
+        [progress.Lines("", experiment.train.epochs), gauges.Gauges(experiment, world)] if rank == 0 else []
+    )
 
     def after_step(epoch: int, step: int, steps: int) -> None:
-        said.step(epoch, step, steps)
-        shown.step(epoch, step, steps)
+        for each in told:
+            each.step(epoch, step, steps)
 
     def report(metrics: dict[str, Any], save: worker.Save) -> None:
-        if rank == 0 and "val/macro" in metrics:
-            said.epoch(metrics)
-            shown.epoch(metrics)
+        if "val/macro" in metrics:
+            for each in told:
+                each.epoch(metrics)
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder))
             kept = any(Path(folder).iterdir())  # what all ranks keep becomes one checkpoint
@@ -136,7 +139,7 @@ def train_function(payload: dict[str, Any]) -> None:
             world=world if dist.is_initialized() else 1,
             device=device,
             checkpoint=Path(folder) if checkpoint else None,
-            progress=after_step if rank == 0 else worker.silent,
+            progress=after_step,
         )
 
 
