@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import signal
-from multiprocessing import connection
 from typing import Any
 
 import matplotlib
@@ -112,7 +111,8 @@ def run(setting: Setting) -> dict[str, Any] | None:
     try:
         return measured([pipe.recv() for pipe in pipes])
     except EOFError as error:
-        connection.wait([process.sentinel for process in processes], timeout=60)
+        for process in processes:  # whoever was killed has ended, and others soon fail without it
+            process.join(timeout=10)
         if any(process.exitcode == -signal.SIGKILL for process in processes):
             return None
         raise SystemExit(f"error: a worker of {setting} ended before it had measured anything") from error
