@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes with two threads each are far slower than with one
-os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")  # by itself 10 s: longer than what tests watch
+os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")  # by itself 10 s, so long that little is seen
 
 import subprocess
 import time

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from sicot.search import gauges as search
 from sicot.search.book import Book
 from sicot.train import gauges as train
 from tests.builders import experiment, prepared_set
+from tests.watching import until
 
 Shown = dict[tuple[str, ...], float]
 
@@ -59,6 +63,29 @@ def test_a_training_tells_of_steps_now_and_then_and_of_each_epoch(shown: Shown, 
     for asked in ("image", "image_text"):
         for rows in ("all", "macro", "tail"):
             assert 0 <= shown["sicot_train_accuracy", "test", asked, rows] <= 1
+
+
+def test_what_a_gauge_shows_is_told_again_until_there_is_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray forgets what is told once, and the length of a training is told at its beginning alone."""
+    monkeypatch.setattr(export, "AGAIN", 0.01)
+    told: Counter[float] = Counter()
+
+    class Gauge:
+        def set(self, value: float, labels: Mapping[str, str]) -> None:
+            told[value] += 1
+
+    monkeypatch.setattr(export, "_made", lambda metric: Gauge())
+    others = set(threading.enumerate())
+    gauges = export.Export([train.EPOCHS])
+    gauges.set(train.EPOCHS, 60.0, {"run": "test"})
+    until(lambda: told[60.0] > 3, "told once alone")
+    gauges.set(train.EPOCHS, math.nan, {"run": "test"})
+    before = told[60.0]
+    time.sleep(0.1)
+    assert told[60.0] == before
+    (teller,) = set(threading.enumerate()) - others
+    del gauges
+    until(lambda: not teller.is_alive(), "goes on for nobody")
 
 
 def test_a_search_tells_of_its_book_and_of_nothing_when_it_is_over(shown: Shown, tmp_path: Path) -> None:
