@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sicot.config import Evaluate, Experiment
 from sicot.errors import UserError
-from sicot.model.sharded import bounds, initial_rows
+from sicot.model.sharded import ShardedClassifier, bounds, initial_rows
 from sicot.prepare.prepared import PreparedSet
 from sicot.train import shards, worker
 from tests.builders import experiment, prepared_set
@@ -69,6 +69,28 @@ def test_it_learns_and_its_files_hold_every_row_once(data: PreparedSet, tmp_path
     assert {"visual", "mixed", "text"} <= {name.removeprefix("loss/") for name in reports[0]}
     assert all(0.1 <= value <= 10 for value in reports[-1]["calibration"]["temperature"].values())
     assert shards.all_rows(tmp_path / "end", 6, 16).isfinite().all()
+
+
+def test_the_rows_rate_rises_and_falls_as_that_of_the_rest(
+    data: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a constant rate they end unsettled, and the tail, which is met rarely, learns least."""
+    rates, step = [], ShardedClassifier.step
+
+    def noted(head: ShardedClassifier, learning_rate: float, batches: int = 1) -> None:
+        rates.append(learning_rate)
+        step(head, learning_rate, batches)
+
+    monkeypatch.setattr(ShardedClassifier, "step", noted)
+    config = settings(tmp_path, epochs=20, warmup=0.2)
+    train(0, 1, config, data.root, str(tmp_path / "end"), 0, None)
+    peak = config.train.sharding.learning_rate
+    assert max(rates) == pytest.approx(peak)
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[0] < 0.3 * peak
+    assert rates[-1] < 0.1 * peak
 
 
 def test_two_workers_learn_what_one_does(data: PreparedSet, ranks: Ranks, tmp_path: Path) -> None:
