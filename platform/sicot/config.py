@@ -319,7 +319,10 @@ class Sharding(Section):
     optimiser: Literal["adagrad", "sgd"] = "adagrad"
     """Row-wise Adagrad (a number of state a row), or SGD with momentum (as much state as weights)."""
     learning_rate: Positive = 1.0
-    """Peak learning rate of the rows, which follows the same schedule. Where each row is met once, less is better."""
+    """Learning rate of the rows; of `schedule` cosine, its peak."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """cosine: it rises and falls with that of the rest. constant: for one epoch, where most rows are met once, then or
+    now, and want a rate of about 0.1."""
 
 
 class Train(Section):

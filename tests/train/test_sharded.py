@@ -71,10 +71,10 @@ def test_it_learns_and_its_files_hold_every_row_once(data: PreparedSet, tmp_path
     assert shards.all_rows(tmp_path / "end", 6, 16).isfinite().all()
 
 
-def test_the_rows_rate_rises_and_falls_as_that_of_the_rest(
-    data: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_rows_rate_follows_its_schedule(
+    data: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
 ) -> None:
-    """At a constant rate they end unsettled, and the tail, which is met rarely, learns least."""
     rates, step = [], ShardedClassifier.step
 
     def noted(head: ShardedClassifier, learning_rate: float, batches: int = 1) -> None:
@@ -83,10 +83,14 @@ def test_the_rows_rate_rises_and_falls_as_that_of_the_rest(
 
     monkeypatch.setattr(ShardedClassifier, "step", noted)
     config = settings(tmp_path, epochs=20, warmup=0.2)
+    config.train.sharding.schedule = schedule
     train(0, 1, config, data.root, str(tmp_path / "end"), 0, None)
     peak = config.train.sharding.learning_rate
-    assert max(rates) == pytest.approx(peak)
+    if schedule == "constant":
+        assert set(rates) == {peak}
+        return
     top = rates.index(max(rates))
+    assert rates[top] == pytest.approx(peak)
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert rates[0] < 0.3 * peak

@@ -87,7 +87,7 @@ class Learner:
             parts["loss"].backward()
         if moves:
             if self.head:
-                self.head.step(self.config.sharding.learning_rate * self.pace(self.schedule.last_epoch), self.held)
+                self.head.step(self._rows_rate(), self.held)
             if self.held > 1:
                 for parameter in self.model.parameters():
                     if parameter.grad is not None:
@@ -101,6 +101,11 @@ class Learner:
             if self.averaged:
                 self.averaged.update_parameters(self.model)
         return {name: part.detach() for name, part in parts.items()}
+
+    def _rows_rate(self) -> float:
+        """Learning rate of a sharded classifier's rows in this step."""
+        rows = self.config.sharding
+        return rows.learning_rate * (self.pace(self.schedule.last_epoch) if rows.schedule == "cosine" else 1.0)
 
     def _sharded(
         self, head: ShardedClassifier, labels_B: Tensor, x_BSD: Tensor, counts_BS: Tensor, contrast: Tensor
