@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -215,7 +217,11 @@ def test_a_killed_run_is_continued_and_leaves_no_trace(
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.01)
     finally:
+        workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
+        for worker in workers:  # which would stage on until they notice, after some seconds
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
         process.wait()
     with pytest.raises(UserError, match="no prepared set"):
         PreparedSet.open(f"{killed.folder}/prepared")
