@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from sicot import ports, track
 from sicot.config import Experiment, Job, Track
 from sicot.errors import UserError
+from tests.killing import kill_tree
 
 SLEEPER = """
 import sys, time
@@ -322,10 +323,7 @@ class Server:
 
     def kill(self) -> None:
         """At once, with the processes that it started."""
-        mine = [*self.process.children(recursive=True), self.process]
-        for each in mine:
-            each.kill()
-        psutil.wait_procs(mine)
+        psutil.wait_procs(kill_tree(self.process.pid))
 
 
 def test_a_server_that_is_killed_gets_all_that_was_logged_when_it_is_back(store: Path, tmp_path: Path) -> None:

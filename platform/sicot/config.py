@@ -321,8 +321,8 @@ class Sharding(Section):
     learning_rate: Positive = 1.0
     """Learning rate of the rows; of `schedule` cosine, its peak."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """cosine: it rises and falls with that of the rest. constant: for one epoch, where most rows are met once, then or
-    now, and want a rate of about 0.1."""
+    """cosine: it rises and falls with that of the rest. constant: for a single epoch, in which most rows are met once,
+    early or late; a rate of about 0.1 suits it."""
 
 
 class Train(Section):

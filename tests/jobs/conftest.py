@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -18,6 +17,7 @@ import psutil
 import pytest
 
 from sicot import ports
+from tests.killing import kill_tree
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -59,8 +59,5 @@ def head() -> Iterator[dict[str, str]]:
                 time.sleep(0.2)
             yield environment
         finally:
-            mine = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            for each in mine:  # at once: a head that has run Ray Data takes half a minute to stop of itself
-                with suppress(psutil.NoSuchProcess):
-                    each.kill()
-            psutil.wait_procs(mine, timeout=10)
+            # at once: a head that has run Ray Data takes half a minute to stop of itself
+            psutil.wait_procs(kill_tree(process.pid), timeout=10)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,6 +26,7 @@ from sicot.prepare import flow, images, pipeline, words, writing
 from sicot.prepare import plan as planning
 from sicot.prepare.prepared import CLASSES, QUARANTINE, ROW, ROW_GROUP, VOCABULARY, PreparedSet
 from sicot.prepare.text import Vocabulary, tokenise
+from tests.killing import kill_tree
 
 COLOURS = ["red", "green", "blue", "白色"]
 
@@ -217,11 +215,7 @@ def test_a_killed_run_is_continued_and_leaves_no_trace(
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.01)
     finally:
-        workers = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
-        for worker in workers:  # which would stage on until they notice, after some seconds
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.kill()
+        kill_tree(process.pid)  # workers would stage on until they notice, after some seconds
         process.wait()
     with pytest.raises(UserError, match="no prepared set"):
         PreparedSet.open(f"{killed.folder}/prepared")
