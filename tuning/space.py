@@ -1,4 +1,6 @@
-"""What a search tries: attention, words and loss weights. Each range is widened to hold the experiment's own value.
+"""What a search tries: attention, words, loss weights and how fast is learnt.
+
+Each range is widened to hold the experiment's own value.
 
 `python -m tuning.space --preset demo` shows it for an experiment.
 """
@@ -103,6 +105,33 @@ SPACE: tuple[Dimension, ...] = (
         low=0.0,
         high=1.5,
         why="Strength of the class prior: the exchange rate between head and tail accuracy.",
+    ),
+    Range(
+        name="model.scale",
+        low=4.0,
+        high=32.0,
+        log=True,
+        when=lambda experiment: experiment.model.classifier == "cosine",
+        why="Where the logits' scale starts: small, and classes keep learning from rows that are right already.",
+    ),
+    Range(
+        name="model.visual.dropout",
+        low=0.0,
+        high=0.6,
+        why="Features that are hidden in training: a trunk that is kept as it is wants more than one that learns.",
+    ),
+    Range(
+        name="train.learning_rate",
+        low=2e-4,
+        high=1e-2,
+        log=True,
+        why="How large a step is: too small, and the epochs do not suffice; too large, and the tail is overrun.",
+    ),
+    Range(
+        name="train.weight_decay",
+        low=0.0,
+        high=0.3,
+        why="How hard matrices are pulled to zero, against learning a handful of photos by heart.",
     ),
     Choice(
         name="train.word_rate",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from benchmarks.search.again import DEFAULTS, FOUND, Again, means
+from benchmarks.search.again import DEFAULTS, FOUND, SPLITS, Again, means
 from benchmarks.search.searches import ASHA, RANDOM, TPE, Races
 
 COLOURS = {RANDOM: "#999999", ASHA: "#3b6fb6", TPE: "#d9662b"}
@@ -12,15 +12,17 @@ COLOURS = {RANDOM: "#999999", ASHA: "#3b6fb6", TPE: "#d9662b"}
 
 def draw(trained: list[Again], races: Races, title: str) -> Figure:
     """The figure: objective by seed on the left, best so far by epochs on the right."""
+    weights = list(dict.fromkeys(each.what for each in trained if each.what is not None))
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-    for place, split in enumerate(("folds of train", "test")):
-        for shift, what, colour in ((-0.15, DEFAULTS, "#999999"), (0.15, FOUND, "#d9662b")):
-            values = means(trained, what, split, "objective")
-            left.scatter([place + shift] * len(values), values, 24, colour, label=what if place == 0 else None)
+    places = [(weight, split) for weight in weights for split in SPLITS]
+    for place, (weight, split) in enumerate(places):
+        for shift, what, label, colour in ((-0.15, None, DEFAULTS, "#999999"), (0.15, weight, FOUND, "#d9662b")):
+            values = means(trained, what, split, lambda each, weight=weight: each.objective(weight))
+            left.scatter([place + shift] * len(values), values, 24, colour, label=label if place == 0 else None)
             left.hlines(sum(values) / len(values), place + shift - 0.1, place + shift + 0.1, colour)
-    left.set_xticks([0, 1], ["cross-validated on train", "test"])
-    left.set(ylabel="objective, %", xlim=(-0.6, 1.6), title=f"{title}: trained again, a point a seed")
+    left.set_xticks(range(len(places)), [f"{split}\ntail weight {weight:g}" for weight, split in places], fontsize=8)
+    left.set(ylabel="objective, %", xlim=(-0.6, len(places) - 0.4), title=f"{title}: trained again, a point a seed")
     for ways in races.by_seed():
         for way, one in ways.items():
             epochs, best = zip(*one.curve(), strict=True)

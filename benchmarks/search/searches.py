@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from ray import tune
 
 from benchmarks import record
-from benchmarks.ladder.trial import Column, shipped, training
+from benchmarks.ladder.trial import Column
 from sicot import config
 from sicot.config import Experiment
 from sicot.search import proposals, quick, work
@@ -91,11 +91,11 @@ class Races:
 
 
 def task(options: argparse.Namespace, column: Column, folder: str) -> Task:
-    """What is searched: the shipped model on a trunk that is kept, trained as the ladder trains it."""
+    """What is searched: every setting as it is by default, on a trunk that is kept."""
     experiment = Experiment(
         name=f"search-{options.data}",
-        model=shipped(options.weights),
-        train=training(options.epochs),
+        model=config.Model(visual=config.Visual(weights=options.weights, freeze=1.0)),
+        train=config.Train(epochs=options.epochs, precision="fp32"),
         tune=config.Tune(
             trials=options.trials, epochs=options.epochs, concurrent=record.cores(), screen=1, folds=options.folds
         ),
@@ -103,9 +103,17 @@ def task(options: argparse.Namespace, column: Column, folder: str) -> Task:
     return Task(experiment, column.prepared, distributions(SPACE, experiment), folder, *rare(column.prepared))
 
 
-def tuned(task: Task, column: Column, run: Run, trials: int, seed: int = 0, name: str = "found") -> Searched:
-    """The search that is shipped: the defaults first, then TPE's proposals, ASHA on their epochs."""
-    asked = task.experiment.tune.model_copy(update={"trials": trials, "seed": seed})
+def found(task: Task, column: Column, run: Run, trials: int, tail_weights: list[float]) -> dict[float, Searched]:
+    """The search that is shipped, by what it weighs the tail with."""
+    return {
+        weight: tuned(task, column, run, f"found-{weight:g}", {"trials": trials, "tail_weight": weight})
+        for weight in tail_weights
+    }
+
+
+def tuned(task: Task, column: Column, run: Run, name: str, settings: dict[str, Any]) -> Searched:
+    """The defaults first, then TPE's proposals, ASHA on their epochs."""
+    asked = task.experiment.tune.model_copy(update=settings)
     return _search(task, column, run, name, TPE, asked, [task.first], None)
 
 
@@ -117,7 +125,7 @@ def races(task: Task, column: Column, run: Run, trials: int, seeds: int) -> Race
         points = _points(task, trials, seed)
         for way, name in ((RANDOM, "random"), (ASHA, "asha")):
             each.append(_search(task, column, run, f"{name}-{seed}", way, asked, points, RandomSampler(seed)))
-        each.append(tuned(task, column, run, 2 * trials, seed, f"tpe-{seed}"))
+        each.append(tuned(task, column, run, f"tpe-{seed}", {"trials": 2 * trials, "seed": seed}))
     return Races(each)
 
 

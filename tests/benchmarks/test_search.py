@@ -42,17 +42,17 @@ def test_the_share_of_epochs_is_until_something_as_good_was_found(tmp_path: Path
 
 
 def test_the_gain_is_of_means_over_folds_paired_by_seed() -> None:
-    def one(what: str, split: str, seed: int, value: float) -> Again:
-        return Again(what, split, seed, {"objective": value, "overall": value, "tail": value})
-
-    trained = [one("defaults", split, seed, 0.5) for split in ("folds of train", "test") for seed in (0, 1)]
-    for split in ("folds of train", "test"):
-        for seed, values in ((0, (0.5, 0.54)), (1, (0.51, 0.55))):
-            trained += [one("found", split, seed, value) for value in values]
+    trained = [Again(None, split, seed, 0.5, 0.3) for split in again.SPLITS for seed in (0, 1)]
+    for split in again.SPLITS:
+        for seed, tails in ((0, (0.30, 0.34)), (1, (0.31, 0.35))):
+            trained += [Again(0.5, split, seed, 0.5, tail) for tail in tails]
+            trained.append(Again(0.0, split, seed, 0.6, 0.2))
     rows = again.rows(trained)
-    assert [row["objective"] for row in rows[:2]] == [50.0, 52.5]
-    assert rows[2]["objective"].startswith("+2.50 ± ")
-    assert again.means(trained, "found", "test", "tail") == pytest.approx([52.0, 53.0])
+    even, overall = rows[:3], rows[6:9]
+    assert [row["objective"] for row in even[:2]] == [40.0, 41.25]
+    assert even[2]["objective"].startswith("+1.25 ± ")
+    assert [(row["tail weight"], row["objective"]) for row in overall[:2]] == [(0.0, 50.0), (0.0, 60.0)]
+    assert again.means(trained, 0.5, "test", lambda each: each.tail) == pytest.approx([32.0, 33.0])
 
 
 def test_from_searches_to_table_and_picture(tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,19 +67,19 @@ def test_from_searches_to_table_and_picture(tmp_path: Path, ray_cluster: None, m
     job = task.experiment.model_copy(update={"storage": str(tmp_path)})
     task = searches.Task(job, task.prepared, task.ranges, task.folder, task.rare, task.rows)
     with track.run(job, "benchmark", "tiny") as run:
-        found = searches.tuned(task, column, run, 3)
+        found = searches.found(task, column, run, 3, [0.5, 0.0])
         races = searches.races(task, column, run, 2, 1)
         assert [one.way for one in races.each] == [RANDOM, ASHA, TPE]
         random, asha, _ = races.each
         assert [t.point for t in random.book.trials] == [t.point for t in asha.book.trials]
         assert {trial.state for trial in random.book.trials} == {"finished"}
-        trained = again.train(task, column, "title", found.book, 1)
-        assert len(trained) == 2 * (2 + 1)
+        trained = again.train(task, column, "title", {weight: one.book for weight, one in found.items()}, 1)
+        assert len(trained) == 3 * (2 + 1)
         again_rows = again.rows(trained)
         assert 0 < again_rows[0]["objective"] <= 100
-        (overhead,) = searches.overhead([found, *races.each])
-        assert overhead["trials"] == 3 + 2 + 2 + 4
-        resumed = searches.tuned(task, column, run, 3)
-        assert (resumed.book.trials, resumed.overheads) == (found.book.trials, [])
+        (overhead,) = searches.overhead([*found.values(), *races.each])
+        assert overhead["trials"] == 3 + 3 + 2 + 2 + 4
+        resumed = searches.found(task, column, run, 3, [0.5, 0.0])[0.0]
+        assert (resumed.book.trials, resumed.overheads) == (found[0.0].book.trials, [])
     plot.draw(trained, races, "tiny").savefig(tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000

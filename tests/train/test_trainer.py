@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from ray.train import Checkpoint
 from torch import Tensor
 
@@ -80,6 +81,16 @@ def test_settings_that_cannot_be_trained_claim_nothing(ray_cluster: None, data: 
     with pytest.raises(UserError, match=r"no file at missing\.pt"):
         trainer.fit(wrong, data, None, settings.folder)
     assert not storage.exists(f"{settings.folder}/training.json")
+
+
+def test_a_relative_path_means_to_a_worker_what_it_means_here(
+    ray_cluster: None, data: PreparedSet, tmp_path: Path
+) -> None:
+    settings = experiment(tmp_path, epochs=1)
+    torch.save(worker.build(settings, data).visual.trunk.state_dict(), tmp_path / "trunk.pt")
+    visual = settings.model.visual.model_copy(update={"weights": os.path.relpath(tmp_path / "trunk.pt")})
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"visual": visual})})
+    assert Bundle.load(trainer.fit(settings, data, None, settings.folder)).info.training["epochs"] == 1
 
 
 def test_more_workers_than_places_are_refused_at_once(ray_cluster: None, data: PreparedSet, tmp_path: Path) -> None:

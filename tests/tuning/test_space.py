@@ -35,10 +35,14 @@ def experiments(draw: st.DrawFn) -> Experiment:
     model = Model(
         attention=attention,
         fusion=draw(st.sampled_from(["sum", "mlp", "gate"])),
+        classifier=draw(st.sampled_from(["cosine", "linear"])),
+        scale=draw(st.floats(0.001, 100)),
+        visual=config.Visual(dropout=draw(st.floats(0, 1))),
         word_dropout=draw(st.floats(0, 1)),
         loss=loss,
     )
-    return Experiment(model=model, train=config.Train(word_rate=draw(weights)))
+    rates = {"learning_rate": draw(st.floats(1e-6, 1)), "weight_decay": draw(weights), "word_rate": draw(weights)}
+    return Experiment(model=model, train=config.Train(**rates))
 
 
 def values(each: BaseDistribution) -> st.SearchStrategy[object]:
@@ -82,6 +86,7 @@ def test_the_defaults_search_what_the_method_lists() -> None:
     assert {name.rsplit(".", 1)[-1] for name in distributions(SPACE, Experiment())} == {
         "temperature", "rank", "null_word", "word_dropout", "text_swap", "fusion",
         "visual", "mixed", "text", "distill", "contrast", "tau", "word_rate",
+        "scale", "dropout", "learning_rate", "weight_decay",
     }  # fmt: skip
 
 
@@ -91,7 +96,11 @@ def test_settings_that_nothing_reads_are_not_searched() -> None:
 
     assert names(kind="bilinear") - names(kind="linear") == {"model.attention.rank"}
     assert not [name for name in names(kind="mean") if name.startswith("model.attention.")]
-    assert set(distributions(SPACE, Experiment(model=Model().visual_only()))) == {"model.loss.tau"}
+    always = {"model.loss.tau", "model.visual.dropout", "train.learning_rate", "train.weight_decay"}
+    alone = Model().visual_only()
+    assert set(distributions(SPACE, Experiment(model=alone))) == always | {"model.scale"}
+    linear = alone.model_copy(update={"classifier": "linear"})
+    assert set(distributions(SPACE, Experiment(model=linear))) == always
 
 
 def test_the_space_is_told_a_line_a_setting_with_range_scale_value_and_why() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from sicot import config, storage
 from sicot.config import Experiment, Tune
 from sicot.errors import UserError
+from sicot.model.visual import Visual
 from sicot.search import tuner
 from sicot.search.book import Book, key
 from sicot.search.space import standing
@@ -70,6 +73,10 @@ def test_screening_on_features_then_the_best_in_full(
     tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = settings(tmp_path, screen=2, trials=6, epochs=4, grace=2, folds=2)
+    visual = asked.model.visual
+    torch.save(Visual(visual, 32, 2).trunk.state_dict(), tmp_path / "trunk.pt")
+    visual = visual.model_copy(update={"weights": os.path.relpath(tmp_path / "trunk.pt")})  # also to each trial
+    asked = asked.model_copy(update={"model": asked.model.model_copy(update={"visual": visual})})
     book = tuner.search(asked, SPACE)
     said = capsys.readouterr().out
     assert "on cached features of the trunk" in said
