@@ -4,8 +4,8 @@ On cached features of a frozen trunk, in three parts:
 
     found     the settings that TPE and ASHA find against those that one has by default, both trained again for as many
               epochs, with fresh seeds: cross-validated on the training split (five folds a seed, others than the
-              search's three), and on the test split; a search for each weight of the tail in the objective, since the
-              defaults are chosen for an even one
+              search's three), and on the test split; once for an even objective, which the defaults are chosen by, and
+              once for the tail alone
     budget    ASHA, and ASHA with TPE, against as many trials of a random search trained to the end: the share of its
               epochs after which they have found something as good as the best of them
     overhead  seconds of a trial beside its training
@@ -65,7 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=3, help="of training that a trial is measured by; 0: validation")
     parser.add_argument("--trials", type=int, default=36, help="of a search whose finding is trained again")
     parser.add_argument(
-        "--tail-weight", type=float, nargs="+", default=[0.5, 0.0], help="of the objectives searched: tail or overall"
+        "--tail-weight", type=float, nargs="+", default=[0.5, 1.0], help="of the objectives that are searched"
     )
     parser.add_argument("--random", type=int, default=12, help="trials of each random search")
     parser.add_argument("--seeds", type=int, default=3, help="random searches; fresh seeds of the trainings compared")

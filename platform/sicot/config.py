@@ -518,8 +518,9 @@ class Tune(Section):
     """GPUs of a trial, if `train.gpu`; with 0.25, four trials share one."""
     epochs: Count = 10
     """Longest trial."""
-    grace: Count = 3
-    """Epochs before ASHA may stop a trial."""
+    grace: Count = 1
+    """Epochs before ASHA may stop a trial; about a third goes on from there, and a third of these after three times
+    as many."""
     objective: Literal["weighted", "pareto"] = "weighted"
     """weighted: one number, see `tail_weight`; pareto: all trials that none beats in both overall and tail accuracy.
 

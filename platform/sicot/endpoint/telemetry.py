@@ -62,7 +62,7 @@ class Sink(Protocol):
         ...
 
     def set(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
-        """What a gauge shows from now on."""
+        """What a gauge shows from now on; NaN: nothing."""
         ...
 
 
@@ -141,7 +141,7 @@ class Telemetry:
             drift = drifts.get(asked)
             self.sink.set(PSI, math.nan if drift is None else drift, {"asked": asked})
         if before and named != before:
-            self.sink.set(MODEL, 0, _labels(MODEL, before))
+            self.sink.set(MODEL, math.nan, _labels(MODEL, before))
         self.sink.set(MODEL, 1, _labels(MODEL, named))
         self.sink.set(REPLICAS, self.settings.replicas, {})
 
