@@ -4,7 +4,8 @@
     python -m jobs.cluster status     says what is up, and where
     python -m jobs.cluster down       ends what was started, nothing else; what it held is gone
 
-Everything listens on 127.0.0.1. PostgreSQL and Prometheus are Debian's packages; S3 is moto's server, in memory.
+Other machines do not reach it. Started by root, each node has a network namespace and an address of its own, as
+machines have; else all share 127.0.0.1. PostgreSQL and Prometheus are Debian's packages, S3 is moto's server in memory.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     from sicot.sandbox import services
 
     (port,) = ports.free()
-    part = services.store(port, tmp_path_factory.mktemp("s3"))
+    part = services.store(f"127.0.0.1:{port}", tmp_path_factory.mktemp("s3"))
     quiet = subprocess.DEVNULL
     with subprocess.Popen(part.command.line, env=part.command.environment, stdout=quiet, stderr=quiet) as server:
         deadline = time.monotonic() + 60
@@ -66,7 +66,7 @@ def bucket(s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
     """URI of an empty folder there, which this process finds as nodes of a cluster do: by its environment."""
     from sicot.sandbox import services
 
-    for name, value in services.s3_environment(s3_port).items():
+    for name, value in services.s3_environment(f"127.0.0.1:{s3_port}").items():
         monkeypatch.setenv(name, value)
     return f"s3://{services.BUCKET}/{tmp_path.name}"
 

@@ -39,7 +39,7 @@ def sandbox() -> Iterator[Sandbox]:
     before = dict(os.environ)
     try:
         cluster.up()
-        os.environ.update(services.s3_environment(cluster.ports["s3"]))
+        os.environ.update(services.s3_environment(cluster.address("s3")))
         yield cluster
     finally:
         os.environ.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from mlflow import MlflowClient
 
 from sicot import config, ports, registry, storage
 from sicot.bundle import Bundle
+from sicot.endpoint import keys
 from sicot.prepare.prepared import PreparedSet
 from sicot.sandbox import services
 from sicot.sandbox.cluster import Sandbox
@@ -39,14 +41,17 @@ json.dump({"driver": sicot.__file__, **found}, open(sys.argv[1], "w"))
 
 
 def test_all_of_it_listens_on_this_machine_alone(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    here = os.stat("/proc/self/ns/net").st_ino
     listening = [
-        connection.laddr.ip
+        (os.stat(f"/proc/{process.pid}/ns/net").st_ino, connection.laddr.ip.removeprefix("::ffff:"))
         for process in sandbox.processes.living()
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]
     assert len(listening) > 20
-    assert {ip.removeprefix("::ffff:") for ip in listening} <= {"127.0.0.1", "::1"}
+    assert {ip for space, ip in listening if space == here} <= {"127.0.0.1", "::1", sandbox.network.host}
+    spaces = {space for space, _ in listening} - {here}
+    assert len(spaces) == (3 if sandbox.network.name else 0)  # a node that is in one is met on the bridge alone
     assert sandbox.token.stat().st_mode & 0o077 == 0
     assert httpx.get(f"{sandbox.environment['RAY_API_SERVER_ADDRESS']}/api/version").status_code == 401
     sandbox.up()
@@ -120,9 +125,16 @@ def test_everything_else_works_on_what_is_there(sandbox: Sandbox, trained: str, 
 
 
 def test_the_champion_is_served(sandbox: Sandbox, trained: str) -> None:
-    url = f"http://127.0.0.1:{ports.free()[0]}"
-    given = ["--serve.port", url.rpartition(":")[2], "--serve.replicas", "1", *places(sandbox)]
-    start(sandbox, "python", "-m", "jobs.serve", *given, options=("--no-wait", "--submission-id", "serving")).wait(60)
+    (port,) = ports.free()
+    host = "0.0.0.0" if sandbox.network.name else "127.0.0.1"
+    given = ["--serve.host", host, "--serve.port", str(port), "--serve.replicas", "1", *places(sandbox)]
+    start(
+        sandbox, "python", "-m", "jobs.serve", *given,
+        options=("--no-wait", "--submission-id", "serving"),
+        variables={keys.VARIABLE: f"shop sha256:{keys.digest('the-key')}"},
+    ).wait(60)  # fmt: skip
+    url = f"http://{sandbox.network.nodes['head']}:{port}"
+    shop = httpx.Client(headers={"Authorization": "Bearer the-key"})
     deadline = time.monotonic() + 120
     while True:
         try:
@@ -132,9 +144,10 @@ def test_the_champion_is_served(sandbox: Sandbox, trained: str) -> None:
             pass
         assert time.monotonic() < deadline, "the endpoint does not answer"
         time.sleep(0.5)
-    asked = httpx.post(f"{url}/v1/recognize", data={"title": "red teapot 红色 茶壶"})
+    assert httpx.get(f"{url}/v1/model").status_code == 401
+    asked = shop.post(f"{url}/v1/recognize", data={"title": "red teapot 红色 茶壶"})
     assert asked.status_code in (200, 400), asked.text  # 400: no word that so small a catalogue uses
-    assert httpx.get(f"{url}/v1/model").json()["version"] == "1"
+    assert shop.get(f"{url}/v1/model").json()["version"] == "1"
     environment = services.clean() | sandbox.environment
     subprocess.run([RAY, "job", "stop", "serving"], env=environment, check=True, capture_output=True)
 

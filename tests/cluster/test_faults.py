@@ -123,8 +123,8 @@ def test_mlflow_is_killed_and_comes_back(
 
 def test_s3_refuses_for_a_while(sandbox: Sandbox, folder: str) -> None:
     pipeline.forget(folder)
-    forwarder = Forwarder(sandbox.ports["s3"])
-    process = train(sandbox, variables={"AWS_ENDPOINT_URL": f"http://127.0.0.1:{forwarder.port}"})
+    forwarder = Forwarder(sandbox.ports["s3"], sandbox.network.host)
+    process = train(sandbox, variables={"AWS_ENDPOINT_URL": f"http://{forwarder.host}:{forwarder.port}"})
     try:
         until(lambda: checkpoints(folder), process)
         with forwarder.shut(S3_AWAY):
@@ -138,12 +138,15 @@ def test_s3_refuses_for_a_while(sandbox: Sandbox, folder: str) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small disk")
 def test_the_disk_of_a_node_is_full(sandbox: Sandbox, folder: str, training: subprocess.Popen[str]) -> None:
-    disk = sandbox.scratch / busiest(sandbox) / "tmp"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "full", disk], check=True)
+    node = busiest(sandbox)
+    disk, process = sandbox.scratch / node / "tmp", sandbox.processes.find(node)
+    assert process
+    there = ["nsenter", f"--target={process.pid}", "--mount"]  # as the node sees the machine's disks
+    subprocess.run([*there, "mount", "-t", "tmpfs", "-o", "size=256k", "full", disk], check=True)
     try:
         printed, _ = training.communicate(timeout=300)
     finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
+        subprocess.run([*there, "umount", "--lazy", disk], check=True)
     if training.returncode:  # else it went on elsewhere
         (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
         assert "No space left on device" in line

@@ -111,7 +111,7 @@ def test_two_that_start_it_at_once_are_told(tmp_path: Path, monkeypatch: pytest.
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs moto: pip install"):
-        services.store(1, tmp_path)
+        services.store("127.0.0.1:1", tmp_path)
     monkeypatch.setattr(services.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="needs Prometheus: apt-get install"):
-        services.prometheus(1, PROMETHEUS, tmp_path / "targets", tmp_path)
+        services.prometheus("127.0.0.1:1", PROMETHEUS, tmp_path / "targets", tmp_path)

@@ -1,7 +1,7 @@
 """Starting and ending a sandbox, and saying what of it is up.
 
 <folder>/processes.json   what was started
-<folder>/places.json      its ports, and the short folder in /tmp that holds the nodes' sockets and the database
+<folder>/places.json      its network, its ports, and the short folder in /tmp for the nodes' sockets and the database
 <folder>/logs/*.log       what it had to say
 <folder>/token            what lets a client in; only its owner can read it
 <folder>/environment      for a shell that submits jobs
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from typing import Any
 from sicot import ports, storage
 from sicot.errors import UserError
 from sicot.sandbox import nodes, services
+from sicot.sandbox.network import Network
 from sicot.sandbox.processes import Processes
 from sicot.sandbox.services import BUCKET, Part
 
@@ -66,6 +68,7 @@ class Sandbox:
             return self.processes.end({})
         with _alone(self.folder):
             ended = self.processes.end({"database": signal.SIGINT})
+            self.network.end()
             shutil.rmtree(self.scratch, ignore_errors=True)
             shutil.rmtree(self.folder)
         return ended
@@ -112,9 +115,9 @@ class Sandbox:
     def environment(self) -> dict[str, str]:
         """What a shell that submits jobs needs."""
         return {
-            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self.ports['dashboard']}",
+            "RAY_API_SERVER_ADDRESS": nodes.dashboard(self.network, self.ports),
             **nodes.access(self.token),
-            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.ports['mlflow']}",
+            "MLFLOW_TRACKING_URI": f"http://{self.address('mlflow')}",
             "SICOT_STORAGE": f"s3://{BUCKET}/runs",
         }
 
@@ -126,23 +129,33 @@ class Sandbox:
     @cached_property
     def parts(self) -> list[Part]:
         """All parts, in the order they are started."""
-        s3 = services.s3_environment(self.ports["s3"])
+        s3 = services.s3_environment(self.address("s3"))
         database = self.scratch / "database"
-        shared = nodes.environment(self.scratch, self.token) | s3
-        shared |= {"RAY_PROMETHEUS_HOST": f"http://127.0.0.1:{self.ports['prometheus']}"}
+        shared = nodes.environment(self.network, self.scratch, self.token) | s3
+        shared |= {"RAY_PROMETHEUS_HOST": f"http://{self.address('prometheus')}"}
+        start = (self.ports, self.scratch, shared, self.token)
         targets = self.scratch / nodes.HEAD / "session_latest" / "prom_metrics_service_discovery.json"
         return [
-            services.store(self.ports["s3"], self.folder),
+            services.store(self.address("s3"), self.folder),
             services.database(database),
-            nodes.head(self.ports, self.scratch, shared, self.token),
-            services.prometheus(self.ports["prometheus"], self.settings, targets, self.folder),
-            services.mlflow(self.ports["mlflow"], services.database_url(database), s3, self.folder),
-            *(nodes.worker(name, self.ports, self.scratch, shared, self.token) for name in nodes.WORKERS),
+            nodes.head(self.network, *start),
+            services.prometheus(self.address("prometheus"), self.settings, targets, self.folder),
+            services.mlflow(self.address("mlflow"), services.database_url(database), s3, self.folder),
+            *(nodes.worker(self.network, name, *start) for name in nodes.WORKERS),
         ]
 
     def part(self, name: str) -> Part:
         """The part of that name."""
         return next(part for part in self.parts if part.name == name)
+
+    def address(self, name: str) -> str:
+        """Where a part of this machine listens, host:port."""
+        return f"{self.network.host}:{self.ports[name]}"
+
+    @cached_property
+    def network(self) -> Network:
+        """Addresses of this machine and the nodes."""
+        return Network(**self._places["network"])
 
     @property
     def ports(self) -> dict[str, int]:
@@ -165,10 +178,12 @@ class Sandbox:
             names = ("s3", "mlflow", "prometheus", *nodes.PORTS)
             scratch = tempfile.mkdtemp(prefix="sicot-", dir="/tmp")
             os.chmod(scratch, 0o711)
-            chosen = dict(zip(names, ports.free(len(names)), strict=True))
-            storage.write_json(str(self._places_file), {"scratch": scratch, "ports": chosen})
-        places: dict[str, Any] = storage.read_json(str(self._places_file))
-        return places
+            network = Network.make(list(nodes.CPUS))
+            chosen = dict(zip(names, ports.free(len(names), network.host), strict=True))
+            places = {"scratch": scratch, "network": asdict(network), "ports": chosen}
+            storage.write_json(str(self._places_file), places)
+        read: dict[str, Any] = storage.read_json(str(self._places_file))
+        return read
 
     def _write(self) -> None:
         """The token and the shell's environment."""

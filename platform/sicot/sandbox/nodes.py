@@ -1,4 +1,4 @@
-"""A sandbox's Ray nodes: each with its own ports, sockets, cache and folder for temporary files."""
+"""A sandbox's Ray nodes: each with its own address or ports, sockets, cache and folder for temporary files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import requests
 
 from sicot import ingress
+from sicot.sandbox.network import LOOPBACK, Network
 from sicot.sandbox.processes import Command
 from sicot.sandbox.services import Part, answers, clean
 
@@ -20,7 +21,7 @@ PORTS = ("gcs", "dashboard", "client", *(f"{name} agent" for name in CPUS))
 """Those that a node cannot choose itself where several are on a machine."""
 
 
-def environment(scratch: Path, token: Path) -> dict[str, str]:
+def environment(network: Network, scratch: Path, token: Path) -> dict[str, str]:
     """What all nodes of the cluster read, and, of these, the jobs on them."""
     folder = scratch / "ingress"
     folder.mkdir(exist_ok=True)
@@ -28,7 +29,8 @@ def environment(scratch: Path, token: Path) -> dict[str, str]:
         **ingress.environment(folder),
         **access(token),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # drivers and tasks look for this machine's nodes on 127.0.0.1
+        # 0: drivers and tasks look for this machine's nodes on 127.0.0.1
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": str(int(network.host != LOOPBACK)),
     }
 
 
@@ -37,22 +39,31 @@ def access(token: Path) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
 
 
-def head(ports: dict[str, int], scratch: Path, shared: dict[str, str], token: Path) -> Part:
+def head(network: Network, ports: dict[str, int], scratch: Path, shared: dict[str, str], token: Path) -> Part:
     """The head node: job server, dashboard, drivers of submitted jobs."""
-    address = f"http://127.0.0.1:{ports['dashboard']}"
+    address = dashboard(network, ports)
     line = [
-        "--head", f"--port={ports['gcs']}", f"--dashboard-port={ports['dashboard']}", "--dashboard-host=127.0.0.1",
+        "--head", f"--port={ports['gcs']}", f"--dashboard-port={ports['dashboard']}",
+        f"--dashboard-host={network.nodes[HEAD]}",
         f"--ray-client-server-port={ports['client']}",
     ]  # fmt: skip
-    command = _start(HEAD, line, ports, scratch, shared)
+    command = _start(network, HEAD, line, ports, scratch, shared)
     return Part(HEAD, address, command, lambda: answers(f"{address}/api/version", _credentials(token)), ("s3",))
 
 
-def worker(name: str, ports: dict[str, int], scratch: Path, shared: dict[str, str], token: Path) -> Part:
+def worker(
+    network: Network, name: str, ports: dict[str, int], scratch: Path, shared: dict[str, str], token: Path
+) -> Part:
     """A worker node."""
-    command = _start(name, [f"--address=127.0.0.1:{ports['gcs']}"], ports, scratch, shared)
-    dashboard = f"http://127.0.0.1:{ports['dashboard']}"
-    return Part(name, f"{CPUS[name]} logical CPUs", command, lambda: name in alive(dashboard, token), (HEAD,))
+    command = _start(network, name, [f"--address={network.nodes[HEAD]}:{ports['gcs']}"], ports, scratch, shared)
+    head = dashboard(network, ports)
+    said = f"{CPUS[name]} logical CPUs at {network.nodes[name]}"
+    return Part(name, said, command, lambda: name in alive(head, token), (HEAD,))
+
+
+def dashboard(network: Network, ports: dict[str, int]) -> str:
+    """URL of the head's dashboard, which jobs are submitted to."""
+    return f"http://{network.nodes[HEAD]}:{ports['dashboard']}"
 
 
 def alive(dashboard: str, token: Path) -> list[str]:
@@ -69,15 +80,17 @@ def _credentials(token: Path) -> dict[str, str]:
     return {"Authorization": f"Bearer {token.read_text()}"}
 
 
-def _start(name: str, line: list[str], ports: dict[str, int], scratch: Path, shared: dict[str, str]) -> Command:
+def _start(
+    network: Network, name: str, line: list[str], ports: dict[str, int], scratch: Path, shared: dict[str, str]
+) -> Command:
     folder = scratch / name
     for each in ("tmp", "cache"):
         (folder / each).mkdir(parents=True, exist_ok=True)
     own = {"TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": str(folder / "cache")}
     command = [
         sys.executable, "-m", "sicot.sandbox.join", "start", "--block", *line, f"--node-name={name}",
-        "--node-ip-address=127.0.0.1", f"--num-cpus={CPUS[name]}", f"--object-store-memory={STORE}",
+        f"--node-ip-address={network.nodes[name]}", f"--num-cpus={CPUS[name]}", f"--object-store-memory={STORE}",
         f"--dashboard-agent-listen-port={ports[f'{name} agent']}", "--min-worker-port=0", "--max-worker-port=0",
         f"--temp-dir={folder}",
     ]  # fmt: skip
-    return Command(command, clean() | shared | own, folder)
+    return Command(network.on(name, command), clean() | shared | own, folder)

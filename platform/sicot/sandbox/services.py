@@ -1,4 +1,7 @@
-"""What stands beside a sandbox's Ray nodes: S3, a database, MLflow and Prometheus, all on loopback."""
+"""What stands beside a sandbox's Ray nodes: S3, a database, MLflow and Prometheus.
+
+An ``address`` is host:port, of this machine.
+"""
 
 from __future__ import annotations
 
@@ -39,18 +42,19 @@ class Part:
     """Parts that must answer before this one is started."""
 
 
-def store(port: int, folder: Path) -> Part:
+def store(address: str, folder: Path) -> Part:
     """An S3 server that keeps everything in memory."""
     if importlib.util.find_spec("moto") is None:
         raise UserError(
             "the sandbox's S3 server needs moto: pip install -r requirements-dev.txt (make develop does it)"
         )
-    line = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    host, _, port = address.rpartition(":")
+    line = [sys.executable, "-m", "moto.server", "-H", host, "-p", port]
 
     def ready() -> bool:
         try:
             system = pafs.S3FileSystem(
-                access_key="sandbox", secret_key="sandbox", endpoint_override=f"127.0.0.1:{port}", scheme="http",
+                access_key="sandbox", secret_key="sandbox", endpoint_override=address, scheme="http",
                 region=KEYS["AWS_DEFAULT_REGION"], allow_bucket_creation=True,
             )  # fmt: skip
             system.create_dir(BUCKET)
@@ -58,12 +62,12 @@ def store(port: int, folder: Path) -> Part:
             return False
         return True
 
-    return Part("s3", f"http://127.0.0.1:{port}", Command(line, clean(), folder), ready)
+    return Part("s3", f"http://{address}", Command(line, clean(), folder), ready)
 
 
-def s3_environment(port: int) -> dict[str, str]:
+def s3_environment(address: str) -> dict[str, str]:
     """How Arrow, boto3 and whatever else speaks S3 finds the store."""
-    return {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_EC2_METADATA_DISABLED": "true"}
+    return {**KEYS, "AWS_ENDPOINT_URL": f"http://{address}", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 def database(folder: Path) -> Part:
@@ -97,20 +101,20 @@ def database_url(folder: Path) -> str:
     return f"postgresql+psycopg://sicot@/postgres?host={folder}"
 
 
-def mlflow(port: int, database: str, s3: dict[str, str], folder: Path) -> Part:
+def mlflow(address: str, database: str, s3: dict[str, str], folder: Path) -> Part:
     """MLflow's server, through which all artefacts pass on their way to S3."""
+    host, _, port = address.rpartition(":")
     line = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        sys.executable, "-m", "mlflow", "server", "--host", host, "--port", port, "--workers", "1",
         "--backend-store-uri", database, "--serve-artifacts", "--artifacts-destination", f"s3://{BUCKET}/mlflow",
     ]  # fmt: skip
     environment = clean() | s3 | {"MLFLOW_S3_ENDPOINT_URL": s3["AWS_ENDPOINT_URL"]}
     environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    address = f"http://127.0.0.1:{port}"
-    needs = ("database", "s3")
-    return Part("mlflow", address, Command(line, environment, folder), lambda: answers(f"{address}/health"), needs)
+    url, needs = f"http://{address}", ("database", "s3")
+    return Part("mlflow", url, Command(line, environment, folder), lambda: answers(f"{url}/health"), needs)
 
 
-def prometheus(port: int, settings: Path, targets: Path, folder: Path) -> Part:
+def prometheus(address: str, settings: Path, targets: Path, folder: Path) -> Part:
     """Prometheus by ``settings``, watching the nodes that Ray names in the file ``targets``."""
     if shutil.which("prometheus") is None:
         raise UserError(f"the sandbox needs Prometheus: {PACKAGES}")
@@ -124,9 +128,9 @@ def prometheus(port: int, settings: Path, targets: Path, folder: Path) -> Part:
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
     line = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={folder / 'prometheus'}"]
-    line.append(f"--web.listen-address=127.0.0.1:{port}")
-    address = f"http://127.0.0.1:{port}"
-    return Part("prometheus", address, Command(line, clean(), folder), lambda: answers(f"{address}/-/ready"))
+    line.append(f"--web.listen-address={address}")
+    url = f"http://{address}"
+    return Part("prometheus", url, Command(line, clean(), folder), lambda: answers(f"{url}/-/ready"))
 
 
 def clean() -> dict[str, str]:
