@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 
 
 class Forwarder:
-    """Listens on a port of its own as long as it is not shut."""
+    """Listens on a port of its own at the address ``here`` as long as it is not shut."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1"):
-        self.host, self.to, self.refused = host, port, 0.0
+    def __init__(self, port: int, host: str = "127.0.0.1", here: str = "127.0.0.1"):
+        self.to, self.here, self.refused = (host, port), here, 0.0
         self._open: set[socket.socket] = set()
-        self._listener = socket.create_server((host, 0))
+        self._listener = socket.create_server((here, 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
@@ -40,14 +40,14 @@ class Forwarder:
                 each.shutdown(socket.SHUT_RDWR)
 
     def _reopen(self) -> None:
-        self._listener = socket.create_server((self.host, self.port))
+        self._listener = socket.create_server((self.here, self.port))
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
                 near, _ = listener.accept()
-                far = socket.create_connection((self.host, self.to))
+                far = socket.create_connection(self.to)
                 self._open |= {near, far}
                 for one, other in ((near, far), (far, near)):
                     threading.Thread(target=self._pass, args=(one, other), daemon=True).start()

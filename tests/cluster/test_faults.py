@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from sicot import pipeline, storage
 from sicot.bundle import Bundle
-from sicot.sandbox import nodes
+from sicot.sandbox import nodes, services
 from sicot.sandbox.cluster import Sandbox
 from tests.cluster.conftest import SMALL, places, start, submit
 from tests.forwarder import Forwarder
@@ -123,8 +123,8 @@ def test_mlflow_is_killed_and_comes_back(
 
 def test_s3_refuses_for_a_while(sandbox: Sandbox, folder: str) -> None:
     pipeline.forget(folder)
-    forwarder = Forwarder(sandbox.ports["s3"], sandbox.network.host)
-    process = train(sandbox, variables={"AWS_ENDPOINT_URL": f"http://{forwarder.host}:{forwarder.port}"})
+    forwarder = Forwarder(sandbox.ports["s3"], sandbox.network.nodes[services.PLACE], sandbox.network.host)
+    process = train(sandbox, variables={"AWS_ENDPOINT_URL": f"http://{sandbox.network.host}:{forwarder.port}"})
     try:
         until(lambda: checkpoints(folder), process)
         with forwarder.shut(S3_AWAY):

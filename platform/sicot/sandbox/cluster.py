@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Sandbox:
                     continue
                 for name in part.needs:
                     self._wait(self.part(name), waited)
-                self.processes.start(part.name, part.command)
+                self._start(part)
             for part in self.parts:
                 self._wait(part, waited)
 
@@ -76,7 +76,7 @@ class Sandbox:
     def restart(self, name: str) -> None:
         """Start a part that was ended, and wait until it answers."""
         part = self.part(name)
-        self.processes.start(name, part.command)
+        self._start(part)
         self._wait(part, set())
 
     def status(self) -> str:
@@ -149,12 +149,12 @@ class Sandbox:
         return next(part for part in self.parts if part.name == name)
 
     def address(self, name: str) -> str:
-        """Where a part of this machine listens, host:port."""
-        return f"{self.network.host}:{self.ports[name]}"
+        """Where one of the services listens, host:port."""
+        return f"{self.network.nodes[services.PLACE]}:{self.ports[name]}"
 
     @cached_property
     def network(self) -> Network:
-        """Addresses of this machine and the nodes."""
+        """Addresses of the nodes, of the services, and of this machine as they see it."""
         return Network(**self._places["network"])
 
     @property
@@ -178,7 +178,7 @@ class Sandbox:
             names = ("s3", "mlflow", "prometheus", *nodes.PORTS)
             scratch = tempfile.mkdtemp(prefix="sicot-", dir="/tmp")
             os.chmod(scratch, 0o711)
-            network = Network.make(list(nodes.CPUS))
+            network = Network.make([*nodes.CPUS, services.PLACE])
             chosen = dict(zip(names, ports.free(len(names), network.host), strict=True))
             places = {"scratch": scratch, "network": asdict(network), "ports": chosen}
             storage.write_json(str(self._places_file), places)
@@ -192,6 +192,10 @@ class Sandbox:
                 file.write(secrets.token_hex(32))
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items()]
         (self.folder / "environment").write_text("".join(lines))
+
+    def _start(self, part: Part) -> None:
+        line = self.network.on(part.place, part.command.line)
+        self.processes.start(part.name, replace(part.command, line=line))
 
     def _wait(self, part: Part, waited: set[str]) -> None:
         """Return when the part answers, and say so."""

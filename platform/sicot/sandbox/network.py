@@ -1,7 +1,7 @@
 """A network of a sandbox's own: each Ray node has a namespace, with an address, ports and a loopback of its own.
 
 A bridge joins them, on which this machine has an address, too. Only root can make one; else, and where a firewall keeps
-packets from passing (Docker's may), all nodes share 127.0.0.1.
+packets from passing (Docker's may), all nodes share 127.0.0.1. Other machines reach neither, unless this one forwards packets.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Network:
         return network
 
     def on(self, node: str, line: Sequence[str]) -> list[str]:
-        """The command line that runs ``line`` where a node is."""
-        return ["ip", "netns", "exec", self._space(node), *line] if self.name else list(line)
+        """The command line that runs ``line`` where a node is; "": here."""
+        return ["ip", "netns", "exec", self._space(node), *line] if self.name and node else list(line)
 
     def end(self) -> None:
         """Take it away, once nothing runs on it."""

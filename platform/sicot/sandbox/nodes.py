@@ -8,7 +8,7 @@ from pathlib import Path
 import requests
 
 from sicot import ingress
-from sicot.sandbox.network import LOOPBACK, Network
+from sicot.sandbox.network import Network
 from sicot.sandbox.processes import Command
 from sicot.sandbox.services import Part, answers, clean
 
@@ -30,7 +30,7 @@ def environment(network: Network, scratch: Path, token: Path) -> dict[str, str]:
         **access(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         # 0: drivers and tasks look for this machine's nodes on 127.0.0.1
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": str(int(network.host != LOOPBACK)),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": str(int(bool(network.name))),
     }
 
 
@@ -48,7 +48,7 @@ def head(network: Network, ports: dict[str, int], scratch: Path, shared: dict[st
         f"--ray-client-server-port={ports['client']}",
     ]  # fmt: skip
     command = _start(network, HEAD, line, ports, scratch, shared)
-    return Part(HEAD, address, command, lambda: answers(f"{address}/api/version", _credentials(token)), ("s3",))
+    return Part(HEAD, address, command, lambda: answers(f"{address}/api/version", _credentials(token)), ("s3",), HEAD)
 
 
 def worker(
@@ -58,7 +58,7 @@ def worker(
     command = _start(network, name, [f"--address={network.nodes[HEAD]}:{ports['gcs']}"], ports, scratch, shared)
     head = dashboard(network, ports)
     said = f"{CPUS[name]} logical CPUs at {network.nodes[name]}"
-    return Part(name, said, command, lambda: name in alive(head, token), (HEAD,))
+    return Part(name, said, command, lambda: name in alive(head, token), (HEAD,), name)
 
 
 def dashboard(network: Network, ports: dict[str, int]) -> str:
@@ -93,4 +93,4 @@ def _start(
         f"--dashboard-agent-listen-port={ports[f'{name} agent']}", "--min-worker-port=0", "--max-worker-port=0",
         f"--temp-dir={folder}",
     ]  # fmt: skip
-    return Command(network.on(name, command), clean() | shared | own, folder)
+    return Command(command, clean() | shared | own, folder)

@@ -1,6 +1,7 @@
 """What stands beside a sandbox's Ray nodes: S3, a database, MLflow and Prometheus.
 
-An ``address`` is host:port, of this machine.
+They share a place in the sandbox's network, so that other machines, which may route to this one's addresses, do not
+reach them. An ``address`` there is host:port.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import yaml
 from sicot.errors import UserError
 from sicot.sandbox.processes import Command
 
+PLACE = "services"
+"""Where they are in the network."""
 BUCKET = "sicot"
 KEYS = {"AWS_ACCESS_KEY_ID": "sandbox", "AWS_SECRET_ACCESS_KEY": "sandbox", "AWS_DEFAULT_REGION": "us-east-1"}
 """What S3's clients want to be given; the sandbox's server takes anything."""
@@ -40,6 +43,8 @@ class Part:
     """Whether it answers."""
     needs: tuple[str, ...] = ()
     """Parts that must answer before this one is started."""
+    place: str = ""
+    """Where it is in the network; "": it needs none."""
 
 
 def store(address: str, folder: Path) -> Part:
@@ -62,7 +67,7 @@ def store(address: str, folder: Path) -> Part:
             return False
         return True
 
-    return Part("s3", f"http://{address}", Command(line, clean(), folder), ready)
+    return Part("s3", f"http://{address}", Command(line, clean(), folder), ready, place=PLACE)
 
 
 def s3_environment(address: str) -> dict[str, str]:
@@ -110,8 +115,8 @@ def mlflow(address: str, database: str, s3: dict[str, str], folder: Path) -> Par
     ]  # fmt: skip
     environment = clean() | s3 | {"MLFLOW_S3_ENDPOINT_URL": s3["AWS_ENDPOINT_URL"]}
     environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    url, needs = f"http://{address}", ("database", "s3")
-    return Part("mlflow", url, Command(line, environment, folder), lambda: answers(f"{url}/health"), needs)
+    url, command = f"http://{address}", Command(line, environment, folder)
+    return Part("mlflow", url, command, lambda: answers(f"{url}/health"), ("database", "s3"), PLACE)
 
 
 def prometheus(address: str, settings: Path, targets: Path, folder: Path) -> Part:
@@ -130,7 +135,7 @@ def prometheus(address: str, settings: Path, targets: Path, folder: Path) -> Par
     line = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={folder / 'prometheus'}"]
     line.append(f"--web.listen-address={address}")
     url = f"http://{address}"
-    return Part("prometheus", url, Command(line, clean(), folder), lambda: answers(f"{url}/-/ready"))
+    return Part("prometheus", url, Command(line, clean(), folder), lambda: answers(f"{url}/-/ready"), place=PLACE)
 
 
 def clean() -> dict[str, str]:
