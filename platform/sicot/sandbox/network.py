@@ -1,7 +1,8 @@
 """A network of a sandbox's own: each Ray node has a namespace, with an address, ports and a loopback of its own.
 
 A bridge joins them, on which this machine has an address, too. Only root can make one; else, and where a firewall keeps
-packets from passing (Docker's may), all nodes share 127.0.0.1. Other machines reach neither, unless this one forwards packets.
+packets from passing (Docker's may), all nodes share 127.0.0.1. Other machines reach neither, as long as this machine
+forwards no packets.
 """
 
 from __future__ import annotations
