@@ -17,6 +17,8 @@ CPUS = {HEAD: 2, WORKERS[0]: 4, WORKERS[1]: 4}
 """Logical ones: where one worker is lost, the others still have place for four of Ray Train's."""
 STORE = 200_000_000
 """Bytes of each node's object store."""
+RAY, JOIN = "ray.scripts.scripts", "sicot.sandbox.join"
+"""What starts a node with an address of its own, and one that shares 127.0.0.1."""
 PORTS = ("gcs", "dashboard", "client", *(f"{name} agent" for name in CPUS))
 """Those that a node cannot choose itself where several are on a machine."""
 
@@ -29,8 +31,8 @@ def environment(network: Network, scratch: Path, token: Path) -> dict[str, str]:
         **ingress.environment(folder),
         **access(token),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # 0: drivers and tasks look for this machine's nodes on 127.0.0.1
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": str(int(bool(network.name))),
+        # where nodes share 127.0.0.1, drivers and tasks have to look for them there
+        **({} if network.name else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}),
     }
 
 
@@ -88,7 +90,7 @@ def _start(
         (folder / each).mkdir(parents=True, exist_ok=True)
     own = {"TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": str(folder / "cache")}
     command = [
-        sys.executable, "-m", "sicot.sandbox.join", "start", "--block", *line, f"--node-name={name}",
+        sys.executable, "-m", RAY if network.name else JOIN, "start", "--block", *line, f"--node-name={name}",
         f"--node-ip-address={network.nodes[name]}", f"--num-cpus={CPUS[name]}", f"--object-store-memory={STORE}",
         f"--dashboard-agent-listen-port={ports[f'{name} agent']}", "--min-worker-port=0", "--max-worker-port=0",
         f"--temp-dir={folder}",
