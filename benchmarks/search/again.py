@@ -101,17 +101,17 @@ def means(trained: list[Again], what: What, split: str, figure: Figure) -> list[
     ]
 
 
+def weights(trained: list[Again]) -> list[float]:
+    """Of the tail, in the searches whose findings were trained."""
+    return list(dict.fromkeys(each.what for each in trained if each.what is not None))
+
+
 def rows(trained: list[Again]) -> list[dict[str, Any]]:
     """For each weight and split a row of the defaults, of what was found, and of the difference.
 
     That with its 95 % interval over seeds.
     """
-    return [
-        row
-        for weight in dict.fromkeys(each.what for each in trained if each.what is not None)
-        for split in SPLITS
-        for row in _compared(trained, weight, split)
-    ]
+    return [row for weight in weights(trained) for split in SPLITS for row in _compared(trained, weight, split)]
 
 
 def _compared(trained: list[Again], weight: float, split: str) -> list[dict[str, Any]]:

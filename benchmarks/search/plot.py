@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from benchmarks.search.again import DEFAULTS, FOUND, SPLITS, Again, means
+from benchmarks.search.again import DEFAULTS, FOUND, SPLITS, Again, means, weights
 from benchmarks.search.searches import ASHA, RANDOM, TPE, Races
 
 COLOURS = {RANDOM: "#999999", ASHA: "#3b6fb6", TPE: "#d9662b"}
@@ -12,10 +12,9 @@ COLOURS = {RANDOM: "#999999", ASHA: "#3b6fb6", TPE: "#d9662b"}
 
 def draw(trained: list[Again], races: Races, title: str) -> Figure:
     """The figure: objective by seed on the left, best so far by epochs on the right."""
-    weights = list(dict.fromkeys(each.what for each in trained if each.what is not None))
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-    places = [(weight, split) for weight in weights for split in SPLITS]
+    places = [(weight, split) for weight in weights(trained) for split in SPLITS]
     for place, (weight, split) in enumerate(places):
         for shift, what, label, colour in ((-0.15, None, DEFAULTS, "#999999"), (0.15, weight, FOUND, "#d9662b")):
             values = means(trained, what, split, lambda each, weight=weight: each.objective(weight))

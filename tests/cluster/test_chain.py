@@ -135,7 +135,7 @@ def test_the_champion_is_served(sandbox: Sandbox, trained: str) -> None:
         options=("--no-wait", "--submission-id", "serving"),
         variables={keys.VARIABLE: f"shop sha256:{keys.digest('the-key')}"},
     ).wait(60)  # fmt: skip
-    url = f"http://{sandbox.network.nodes['head']}:{port}"
+    url = f"http://{sandbox.network.addresses['head']}:{port}"
     shop = httpx.Client(headers={"Authorization": "Bearer the-key"})
     deadline = time.monotonic() + 120
     while True:

@@ -123,7 +123,7 @@ def test_mlflow_is_killed_and_comes_back(
 
 def test_s3_refuses_for_a_while(sandbox: Sandbox, folder: str) -> None:
     pipeline.forget(folder)
-    forwarder = Forwarder(sandbox.ports["s3"], sandbox.network.nodes[services.PLACE], sandbox.network.host)
+    forwarder = Forwarder(sandbox.ports["s3"], sandbox.network.addresses[services.PLACE], sandbox.network.host)
     process = train(sandbox, variables={"AWS_ENDPOINT_URL": f"http://{sandbox.network.host}:{forwarder.port}"})
     try:
         until(lambda: checkpoints(folder), process)

@@ -29,9 +29,8 @@ def made() -> Iterator[Network]:
         found.end()
 
 
-def python(where: Network | None, node: str, code: str) -> subprocess.Popen[str]:
-    line = [sys.executable, "-c", code]
-    return subprocess.Popen(where.on(node, line) if where else line, stdout=subprocess.PIPE, text=True)
+def python(made: Network, node: str, code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(made.on(node, [sys.executable, "-c", code]), stdout=subprocess.PIPE, text=True)
 
 
 def test_each_node_has_the_same_port_to_itself_and_is_met_by_all(made: Network) -> None:
@@ -39,9 +38,9 @@ def test_each_node_has_the_same_port_to_itself_and_is_met_by_all(made: Network) 
     for server in servers.values():
         assert server.stdout
         assert server.stdout.readline() == "up\n"
-    from_a_node = python(made, "head", ASK.format(made.nodes["worker"]))
+    from_a_node = python(made, "head", ASK.format(made.addresses["worker"]))
     assert from_a_node.communicate(timeout=30)[0] == "worker\n"
-    from_here = python(None, "", ASK.format(made.nodes["head"]))
+    from_here = python(made, "", ASK.format(made.addresses["head"]))
     assert from_here.communicate(timeout=30)[0] == "head\n"
     for server in servers.values():
         server.wait(30)
@@ -57,7 +56,7 @@ def test_nothing_is_left(made: Network) -> None:
 def test_two_are_apart(made: Network) -> None:
     other = Network.make(NODES)
     try:
-        assert not {made.host, *made.nodes.values()} & {other.host, *other.nodes.values()}
+        assert not {made.host, *made.addresses.values()} & {other.host, *other.addresses.values()}
     finally:
         other.end()
 
@@ -65,7 +64,7 @@ def test_two_are_apart(made: Network) -> None:
 def test_who_is_not_root_shares_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 1000)
     shared = Network.make(NODES)
-    assert (shared.host, shared.nodes) == (LOOPBACK, ALONE)
+    assert (shared.host, shared.addresses) == (LOOPBACK, ALONE)
     assert shared.on("head", ["ls"]) == ["ls"]
     shared.end()
 

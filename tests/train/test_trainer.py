@@ -21,6 +21,7 @@ from sicot.bundle import Bundle
 from sicot.config import Index
 from sicot.errors import UserError
 from sicot.prepare.prepared import PreparedSet
+from sicot.search.space import apply
 from sicot.train import compare, trainer, worker
 from tests.builders import experiment, prepared_set
 
@@ -76,8 +77,7 @@ def test_a_killed_worker_is_replaced_and_the_result_is_that_of_an_undisturbed_ru
 
 def test_settings_that_cannot_be_trained_claim_nothing(ray_cluster: None, data: PreparedSet, tmp_path: Path) -> None:
     settings = experiment(tmp_path)
-    visual = settings.model.visual.model_copy(update={"weights": "missing.pt"})
-    wrong = settings.model_copy(update={"model": settings.model.model_copy(update={"visual": visual})})
+    wrong = apply(settings, {"model.visual.weights": "missing.pt"})
     with pytest.raises(UserError, match=r"no file at missing\.pt"):
         trainer.fit(wrong, data, None, settings.folder)
     assert not storage.exists(f"{settings.folder}/training.json")
@@ -88,8 +88,7 @@ def test_a_relative_path_means_to_a_worker_what_it_means_here(
 ) -> None:
     settings = experiment(tmp_path, epochs=1)
     torch.save(worker.build(settings, data).visual.trunk.state_dict(), tmp_path / "trunk.pt")
-    visual = settings.model.visual.model_copy(update={"weights": os.path.relpath(tmp_path / "trunk.pt")})
-    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"visual": visual})})
+    settings = apply(settings, {"model.visual.weights": os.path.relpath(tmp_path / "trunk.pt")})
     assert Bundle.load(trainer.fit(settings, data, None, settings.folder)).info.training["epochs"] == 1
 
 

@@ -18,7 +18,7 @@ from sicot.errors import UserError
 from sicot.model.visual import Visual
 from sicot.search import tuner
 from sicot.search.book import Book, key
-from sicot.search.space import standing
+from sicot.search.space import apply, standing
 from tests.builders import experiment, prepared_set
 from tuning.space import SPACE
 
@@ -73,10 +73,8 @@ def test_screening_on_features_then_the_best_in_full(
     tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = settings(tmp_path, screen=2, trials=6, epochs=4, grace=2, folds=2)
-    visual = asked.model.visual
-    torch.save(Visual(visual, 32, 2).trunk.state_dict(), tmp_path / "trunk.pt")
-    visual = visual.model_copy(update={"weights": os.path.relpath(tmp_path / "trunk.pt")})  # also to each trial
-    asked = asked.model_copy(update={"model": asked.model.model_copy(update={"visual": visual})})
+    torch.save(Visual(asked.model.visual, 32, 2).trunk.state_dict(), tmp_path / "trunk.pt")
+    asked = apply(asked, {"model.visual.weights": os.path.relpath(tmp_path / "trunk.pt")})  # also to each trial
     book = tuner.search(asked, SPACE)
     said = capsys.readouterr().out
     assert "on cached features of the trunk" in said

@@ -150,7 +150,7 @@ class Sandbox:
 
     def address(self, name: str) -> str:
         """Where one of the services listens, host:port."""
-        return f"{self.network.nodes[services.PLACE]}:{self.ports[name]}"
+        return f"{self.network.addresses[services.PLACE]}:{self.ports[name]}"
 
     @cached_property
     def network(self) -> Network:

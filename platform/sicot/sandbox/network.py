@@ -7,7 +7,6 @@ forwards no packets.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import secrets
@@ -15,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sicot.errors import UserError
@@ -35,7 +35,7 @@ class Network:
     """Of the bridge, and the beginning of each namespace's; "" where all share loopback."""
     host: str
     """This machine's own, which nodes reach it by."""
-    nodes: dict[str, str]
+    addresses: dict[str, str]
 
     @classmethod
     def make(cls, names: Sequence[str]) -> Network:
@@ -43,8 +43,8 @@ class Network:
         shared = cls("", LOOPBACK, dict.fromkeys(names, LOOPBACK))
         if os.getuid() or not shutil.which("ip"):
             return shared
-        used = {address["local"] for link in json.loads(_ip("-json", "addr")) for address in link["addr_info"]}
-        third = random.choice([n for n in range(1, 255) if f"{PREFIX}.{n}.1" not in used])
+        used = _ip("addr")
+        third = random.choice([n for n in range(1, 255) if f" {PREFIX}.{n}.1/" not in used])
         addresses = {name: f"{PREFIX}.{third}.{fourth}" for fourth, name in enumerate(names, 2)}
         network = cls(f"sicot{secrets.token_hex(3)}", f"{PREFIX}.{third}.1", addresses)
         try:
@@ -62,25 +62,23 @@ class Network:
         """Take it away, once nothing runs on it."""
         if not self.name:
             return
-        links = [*map(self._cable, self.nodes), self.name]
-        for line in [
-            *(["link", "del", link] for link in links),
-            *(["netns", "del", self._space(n)] for n in self.nodes),
-        ]:
-            subprocess.run(["ip", *line], capture_output=True)  # some of it may never have been made
+        links = [("link", "del", link) for link in (*map(self._cable, self.addresses), self.name)]
+        for line in [*links, *(("netns", "del", self._space(node)) for node in self.addresses)]:
+            with suppress(UserError):  # some of it may never have been made
+                _ip(*line)
 
     def _space(self, node: str) -> str:
         return f"{self.name}-{node}"
 
     def _cable(self, node: str) -> str:
-        return f"{self.name}n{list(self.nodes).index(node)}"  # 15 characters are the most that a link's name may have
+        return f"{self.name}n{list(self.addresses).index(node)}"  # a link's name may have 15 characters
 
     def _join(self) -> None:
         """Make it. :class:`UserError` if that fails, or the nodes do not reach each other and this machine."""
         _ip("link", "add", self.name, "type", "bridge")
         _ip("addr", "add", f"{self.host}/24", "dev", self.name)
         _ip("link", "set", self.name, "up")
-        for node, address in self.nodes.items():
+        for node, address in self.addresses.items():
             space, cable = self._space(node), self._cable(node)
             _ip("netns", "add", space)
             _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", space)
@@ -89,11 +87,11 @@ class Network:
             _ip("-n", space, "link", "set", "eth0", "up")
             _ip("-n", space, "link", "set", "lo", "up")
             _ip("-n", space, "route", "add", "default", "via", self.host)  # Ray asks which address leads outside
-        first, *others = self.nodes
-        for address in (self.host, *(self.nodes[other] for other in others)):
+        first, *others = self.addresses
+        for address in (self.host, *(self.addresses[other] for other in others)):
             tried = self.on(first, ["timeout", "5", sys.executable, "-c", REACHED, address])
             if subprocess.run(tried, capture_output=True, text=True).stdout.strip() != REFUSED:
-                raise UserError(f"{address} is not reached from {self.nodes[first]}")
+                raise UserError(f"{address} is not reached from {self.addresses[first]}")
 
 
 def _ip(*words: str) -> str:

@@ -46,7 +46,7 @@ def head(network: Network, ports: dict[str, int], scratch: Path, shared: dict[st
     address = dashboard(network, ports)
     line = [
         "--head", f"--port={ports['gcs']}", f"--dashboard-port={ports['dashboard']}",
-        f"--dashboard-host={network.nodes[HEAD]}",
+        f"--dashboard-host={network.addresses[HEAD]}",
         f"--ray-client-server-port={ports['client']}",
     ]  # fmt: skip
     command = _start(network, HEAD, line, ports, scratch, shared)
@@ -57,15 +57,15 @@ def worker(
     network: Network, name: str, ports: dict[str, int], scratch: Path, shared: dict[str, str], token: Path
 ) -> Part:
     """A worker node."""
-    command = _start(network, name, [f"--address={network.nodes[HEAD]}:{ports['gcs']}"], ports, scratch, shared)
+    command = _start(network, name, [f"--address={network.addresses[HEAD]}:{ports['gcs']}"], ports, scratch, shared)
     head = dashboard(network, ports)
-    said = f"{CPUS[name]} logical CPUs at {network.nodes[name]}"
+    said = f"{CPUS[name]} logical CPUs at {network.addresses[name]}"
     return Part(name, said, command, lambda: name in alive(head, token), (HEAD,), name)
 
 
 def dashboard(network: Network, ports: dict[str, int]) -> str:
     """URL of the head's dashboard, which jobs are submitted to."""
-    return f"http://{network.nodes[HEAD]}:{ports['dashboard']}"
+    return f"http://{network.addresses[HEAD]}:{ports['dashboard']}"
 
 
 def alive(dashboard: str, token: Path) -> list[str]:
@@ -91,7 +91,7 @@ def _start(
     own = {"TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": str(folder / "cache")}
     command = [
         sys.executable, "-m", RAY if network.name else JOIN, "start", "--block", *line, f"--node-name={name}",
-        f"--node-ip-address={network.nodes[name]}", f"--num-cpus={CPUS[name]}", f"--object-store-memory={STORE}",
+        f"--node-ip-address={network.addresses[name]}", f"--num-cpus={CPUS[name]}", f"--object-store-memory={STORE}",
         f"--dashboard-agent-listen-port={ports[f'{name} agent']}", "--min-worker-port=0", "--max-worker-port=0",
         f"--temp-dir={folder}",
     ]  # fmt: skip
