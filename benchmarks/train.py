@@ -194,7 +194,7 @@ def plain_worker(rank: int, port: int, folder: str, root: str, epochs: int, batc
     rows = InMemory(data)
     sampler = torch.utils.data.DistributedSampler(rows, 2, rank)
     loader = torch.utils.data.DataLoader(rows, batch_size, sampler=sampler, drop_last=True)
-    half = half_precision(experiment.train, torch.device("cpu"))
+    half = half_precision(experiment.train, torch.device("cpu"), model)
     first_step, speeds = time.time(), []
     for epoch in range(epochs):
         sampler.set_epoch(epoch)

@@ -357,7 +357,7 @@ class Train(Section):
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after this many epochs without better validation macro accuracy; 0 = train to the end."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast where the GPU or processor computes in it, fp32 elsewhere."""
+    """auto: bf16 autocast where the GPU or processor is faster in it, fp32 elsewhere."""
     channels_last: bool = True
     """Memory layout of the convolutions."""
     compile: bool = False

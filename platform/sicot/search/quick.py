@@ -14,7 +14,7 @@ from sicot.config import Experiment
 from sicot.prepare.prepared import PreparedSet
 from sicot.search.space import Point, apply
 from sicot.search.trial import Rare, scores
-from sicot.train import features, heads, worker
+from sicot.train import features, heads, processor, worker
 from sicot.train.features import Rows
 
 VIEWS = 3  # of each photo, the first as it is: about what augmentation is worth on a trunk that is kept
@@ -40,7 +40,7 @@ def run(point: Point, settings: dict[str, Any], prepared: str, rare: Rare, rows:
         rare: see :data:`sicot.search.trial.Rare`.
         rows: see :func:`rows`.
     """
-    torch.set_num_threads(max(1, int(settings["tune"]["cpus_per_trial"])))
+    processor.use(max(1, int(settings["tune"]["cpus_per_trial"])))
     experiment, data = apply(Experiment(**settings), point), PreparedSet.open(prepared)
     tail_C = data.classes.group == "tail"
     parts = list(splits(rows, experiment.tune.folds))

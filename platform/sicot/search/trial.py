@@ -15,7 +15,7 @@ from sicot.config import Experiment
 from sicot.prepare.prepared import PreparedSet
 from sicot.search.book import key
 from sicot.search.space import Point, apply
-from sicot.train import worker
+from sicot.train import processor, worker
 from sicot.train.worker import Save
 
 Rare = Literal["tail", "macro"]
@@ -50,7 +50,7 @@ def run(point: Point, settings: dict[str, Any], prepared: str, rare: Rare, check
             pickled state.
         gpu: train on the GPU this process was given.
     """
-    torch.set_num_threads(max(1, int(settings["tune"]["cpus_per_trial"])))
+    processor.use(max(1, int(settings["tune"]["cpus_per_trial"])))
     experiment, place = apply(Experiment(**settings), point), f"{checkpoints}/{key(point)}"
     data = PreparedSet.open(prepared)
     begun = time.monotonic()

@@ -32,7 +32,7 @@ from sicot.config import Augment, Train, Visual
 from sicot.model import visual
 from sicot.model.attention import pad
 from sicot.prepare.prepared import PreparedSet
-from sicot.train import weights
+from sicot.train import processor, weights
 from sicot.train.augment import augment
 from sicot.train.learner import half_precision
 from sicot.train.loader import decode
@@ -121,7 +121,7 @@ def _extract(
         storage.write_bytes(str(place / f"{part[0] % 2**64:016x}.safetensors"), content)
 
     # a thread a core, each computing on its own core: nearly twice as fast as both cores on one batch
-    with bar, ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with bar, ThreadPoolExecutor(torch.get_num_threads(), initializer=processor.use, initargs=(1,)) as pool:
         list(pool.map(work, parts))
 
 

@@ -54,7 +54,7 @@ class Learner:
         self.averaged = (
             AveragedModel(self.model, multi_avg_fn=average(config.ema), use_buffers=True) if config.ema else None
         )
-        self.dtype = half_precision(config, device)
+        self.dtype = half_precision(config, device, model)
         self.optimiser = torch.optim.AdamW(parameter_groups(config, model), fused=True)
         self.pace = partial(warmup_cosine, moves=moves, warmup=config.warmup)
         self.schedule = LambdaLR(self.optimiser, self.pace)
@@ -164,14 +164,21 @@ def _parallel(model: nn.Module) -> DistributedDataParallel:
         return DistributedDataParallel(model, broadcast_buffers=False)
 
 
-def half_precision(config: Train, device: torch.device) -> torch.dtype | None:
-    """bf16 if it is asked for, or on auto if the device computes in it; None for float32."""
-    native = (
-        torch.cuda.is_bf16_supported(including_emulation=False)
-        if device.type == "cuda"
-        else torch.cpu._is_avx512_bf16_supported()
-    )
-    return torch.bfloat16 if config.precision == "bf16" or (config.precision == "auto" and native) else None
+def half_precision(config: Train, device: torch.device, learning: nn.Module | None = None) -> torch.dtype | None:
+    """bf16 if it is asked for, or on auto if it is fast there; None for float32.
+
+    A GPU is fast where it computes in bf16. So is a processor, unless depthwise convolutions are ``learning``: of
+    those it takes half as long again, with their gradients, as in float32.
+    """
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() and not (learning and _depthwise(learning))
+    return torch.bfloat16 if config.precision == "bf16" or (config.precision == "auto" and fast) else None
+
+
+def _depthwise(net: nn.Module) -> bool:
+    return any(isinstance(part, nn.Conv2d) and part.groups > 1 and part.weight.requires_grad for part in net.modules())
 
 
 def parameter_groups(config: Train, model: SICoT) -> list[dict[str, Any]]:

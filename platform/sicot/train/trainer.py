@@ -29,7 +29,7 @@ from sicot.config import Experiment
 from sicot.errors import UserError
 from sicot.prepare.prepared import PreparedSet
 from sicot.track import Run
-from sicot.train import gauges, progress, shards, worker
+from sicot.train import gauges, processor, progress, shards, worker
 from sicot.train.calibration import ask
 from sicot.train.loader import evaluation_batches
 
@@ -109,7 +109,7 @@ def train_function(payload: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     device = get_device()
     if device.type == "cpu":
-        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+        processor.use(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     experiment = Experiment(**payload["experiment"])
     # one worker tells for all
     told: list[progress.Lines | gauges.Gauges] = (
