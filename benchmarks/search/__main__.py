@@ -67,7 +67,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--tail-weight", type=float, nargs="+", default=[0.5, 1.0], help="of the objectives that are searched"
     )
-    parser.add_argument("--random", type=int, default=12, help="trials of each random search")
+    parser.add_argument("--random", type=int, default=24, help="trials of each random search")
     parser.add_argument("--seeds", type=int, default=3, help="random searches; fresh seeds of the trainings compared")
     parser.add_argument("--fresh", action="store_true", help="do again what is finished")
     return data.parsed(parser)

@@ -19,7 +19,7 @@ for _name, _value in {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path means to a training or a trial what it means to its job
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "MALLOC_ARENA_MAX": "1",  # else the memory of a process is kept by threads, which hold no large blocks
+    "MALLOC_ARENA_MAX": "1",  # threads then share the one arena that holds large blocks (see sicot.train.processor)
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }.items():
     os.environ.setdefault(_name, _value)

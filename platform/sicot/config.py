@@ -519,8 +519,8 @@ class Tune(Section):
     epochs: Count = 10
     """Longest trial."""
     grace: Count = 1
-    """Epochs before ASHA may stop a trial; about a third goes on from there, and a third of these after three times
-    as many."""
+    """Epochs before ASHA may stop a trial; about a quarter goes on from there, and a quarter of these after four
+    times as many."""
     objective: Literal["weighted", "pareto"] = "weighted"
     """weighted: one number, see `tail_weight`; pareto: all trials that none beats in both overall and tail accuracy.
 

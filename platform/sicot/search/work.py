@@ -23,7 +23,7 @@ from sicot.search.book import Book
 from sicot.search.gauges import Gauges
 from sicot.search.space import Point
 
-HALVING = 3  # of the trials that reach a rung, ASHA lets about one in so many go on
+HALVING = 4  # of the trials that reach a rung, ASHA lets about one in so many go on
 
 
 @dataclass(frozen=True)
