@@ -31,10 +31,24 @@ def session(cpus: int = 4) -> Iterator[str]:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
         os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")  # Ray's own, of its own calls
     with tempfile.TemporaryDirectory(prefix="sicot-") as folder:
-        if address == "local":
-            os.environ.update(ingress.environment(Path(folder)))
-        with _up(address, cpus):
+        own = ingress.environment(Path(folder)) if address == "local" else {}
+        with _environment(own), _up(address, cpus):
             yield dashboard_url()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """These variables for the length of the block: they name files of one session, which another must not meet."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
