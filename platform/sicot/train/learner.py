@@ -167,8 +167,8 @@ def _parallel(model: nn.Module) -> DistributedDataParallel:
 def half_precision(config: Train, device: torch.device, learning: nn.Module | None = None) -> torch.dtype | None:
     """bf16 if it is asked for, or on auto if it is fast there; None for float32.
 
-    A GPU is fast where it computes in bf16. So is a processor, unless depthwise convolutions are ``learning``: of
-    those it takes half as long again, with their gradients, as in float32.
+    A GPU is fast where it computes in bf16. So is a processor, unless depthwise convolutions are ``learning``: a step
+    of MobileNetV2 takes a quarter longer in bf16 than in float32, one of EfficientNet two thirds.
     """
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -178,7 +178,8 @@ def half_precision(config: Train, device: torch.device, learning: nn.Module | No
 
 
 def _depthwise(net: nn.Module) -> bool:
-    return any(isinstance(part, nn.Conv2d) and part.groups > 1 and part.weight.requires_grad for part in net.modules())
+    convolutions = (part for part in net.modules() if isinstance(part, nn.Conv2d) and part.weight.requires_grad)
+    return any(1 < part.groups == part.in_channels for part in convolutions)
 
 
 def parameter_groups(config: Train, model: SICoT) -> list[dict[str, Any]]:
