@@ -6,7 +6,7 @@ import os
 
 __version__ = "0.1.0"
 
-# Ray and MLflow read these when first imported, and Ray's processes when they start: so they are set before either is.
+# Ray and MLflow read these when first imported, the C library of Ray's processes when they start: set before all that.
 for _name, _value in {
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # the V2 Parquet reader starts 32 actors per execution: 12 s against 1.4 s
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # a local cluster listens on 127.0.0.1 alone
