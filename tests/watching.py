@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import ray
 import yaml
 
 from sicot import ports
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 CONFIG, ALERTS = ROOT / "deploy/prometheus/prometheus.yml", ROOT / "deploy/prometheus/alerts.yml"
@@ -56,14 +56,6 @@ def watching(folder: Path) -> Iterator[httpx.Client]:
         finally:
             process.terminate()
             process.wait(20)
-
-
-def until(holds: Callable[[], Any], otherwise: str, seconds: float = 90) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.5)
 
 
 def answer(client: httpx.Client, expression: str) -> list[Any]:

@@ -33,7 +33,7 @@ from tests.builders import experiment
 from tests.feedback.conftest import Server
 from tests.page.conftest import browser
 from tests.page.pages import shot
-from tests.watching import until
+from tests.waiting import until
 from tuning.space import SPACE
 
 __all__ = ["browser"]

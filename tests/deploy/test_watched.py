@@ -20,7 +20,8 @@ from sicot.config import Tune
 from sicot.search import gauges, tuner
 from sicot.train import trainer
 from tests.builders import experiment, prepared_set
-from tests.watching import ALERTS, CONFIG, answer, queries, until
+from tests.waiting import until
+from tests.watching import ALERTS, CONFIG, answer, queries
 from tuning.space import SPACE
 
 GPU = {"GPU utilisation", "GPU memory"}

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from sicot.client import AsyncClient, Client
 from sicot.endpoint import server
 from tests.builders import LABELS, photo
 from tests.serve.conftest import NAME, SETTINGS
+from tests.waiting import until
 
 JPEG = {"content-type": "image/jpeg"}
 PHOTOS = [photo(label, n) for n, label in enumerate(LABELS * 3)]
@@ -96,13 +97,6 @@ def load(url: str, bundles: dict[str, Bundle], clients: int = 4) -> Iterator[Loa
             it.over.set()
         for each in asking:
             each.result()
-
-
-def until(holds: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 def processes(called: str) -> list[psutil.Process]:

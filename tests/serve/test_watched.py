@@ -10,7 +10,8 @@ import pytest
 
 from sicot.drift import ENOUGH
 from tests.builders import photo
-from tests.watching import answer, queries, until
+from tests.waiting import until
+from tests.watching import answer, queries
 
 QUERIES = queries("serving")
 pytestmark = pytest.mark.system

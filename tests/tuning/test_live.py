@@ -16,7 +16,7 @@ from sicot.search.book import Book, Trial
 from sicot.search.live import Live
 from sicot.search.space import Point, distributions, standing
 from sicot.track import Run
-from tests.watching import until
+from tests.waiting import until
 from tuning.space import SPACE
 
 RANGES = distributions(SPACE, Experiment())
