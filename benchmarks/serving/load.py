@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -92,9 +93,16 @@ class Load:
         self.script.write_text(SCRIPT % {"photos": len(bodies), "folder": folder, "type": kind, "paced": paced})
 
     def run(self, url: str, connections: int, seconds: float) -> dict[str, Any]:
-        """rps of good answers, p50_ms, p99_ms of these, errors; refused, too (429 and 503) where there is a pace."""
+        """rps of good answers, p50_ms, p99_ms of these, errors; refused, too (429 and 503) where there is a pace.
+
+        And load_cores: how much of this machine wrk itself took.
+        """
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "-s", str(self.script), url]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         found = json.loads(said[said.rindex("{") :])
         names = ("p50_ms", "p99_ms", "errors", *(["refused"] if self.paced else []))
-        return {"rps": found["good"] / found["seconds"], **{name: found[name] for name in names}}
+        busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        answered = {"rps": found["good"] / found["seconds"], **{name: found[name] for name in names}}
+        return {**answered, "load_cores": busy / found["seconds"]}

@@ -3,7 +3,8 @@
     python -m benchmarks.serving.overload            a minute of each; needs wrk (Debian: wrk)
 
 `rps` counts good answers, p99 is theirs; `refused` are 429 and 503, `errors` all else; `asked` are requests a second of
-all kinds; `mb` the replicas' memory.
+all kinds; `mb` the replicas' memory. wrk shares the machine and takes `load_cores` of it, the more the more it asks:
+`of peak, a core` compares good answers per core that it leaves.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -52,7 +54,14 @@ def main() -> None:
                 row = {"load": f"{TIMES} x peak", "connections": clients, **much.run(url, clients, options.seconds)}
                 over.append({**row, "mb": memory(), "asked": row["rps"] + row["refused"] / options.seconds})
             after = {"load": "afterwards", "connections": 32, **usual.run(url, 32, 5), "mb": memory()}
-    record.record("overload", [{**row, "of peak": row["rps"] / peak["rps"]} for row in (peak, *over, after)])
+    record.record("overload", [{**row, **of_peak(row, peak)} for row in (peak, *over, after)])
+
+
+def of_peak(row: dict[str, Any], peak: dict[str, Any]) -> dict[str, float]:
+    """Good answers as a share of the peak's; also for each core that the load leaves to the endpoint."""
+    left, had = (record.cores() - each["load_cores"] for each in (row, peak))
+    share = row["rps"] / peak["rps"]
+    return {"of peak": share, "of peak, a core": share * had / left}
 
 
 def memory() -> int:
