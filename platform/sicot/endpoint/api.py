@@ -90,7 +90,7 @@ def places(settings: config.Serve) -> int:
 
 def at_once(settings: config.Serve) -> int:
     """How many requests a replica should be given at once, where others can wait before it: for each thread a batch,
-    and the next. With twice as many, each answer takes a fifth more of a busy processor."""
+    and the next. With twice as many, fewer are answered under overload."""
     return 2 * settings.threads * settings.max_batch
 
 
