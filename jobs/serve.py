@@ -14,8 +14,8 @@ import signal
 import time
 
 from serve_apps import recognizer
-from sicot import cluster, config
-from sicot.endpoint import api, server
+from sicot import config
+from sicot.endpoint import server
 from sicot.errors import door
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     settings = job.serve.model_copy(update={"model": job.model} if job.model else {})
     if job.feedback and not settings.feedback and "RAY_ADDRESS" not in os.environ:
         settings = settings.model_copy(update={"feedback": job.feedback_url})
-    with cluster.session(settings.replicas * settings.threads + 2, api.at_once(settings)):
+    with server.session(settings):
         url = recognizer.start(settings, job.tracking_uri)
         for stop in (signal.SIGINT, signal.SIGTERM):  # Ray has put handlers of its own in place
             signal.signal(stop, signal.default_int_handler)

@@ -60,7 +60,7 @@ class Slow(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def proxy(folder: Path, back: int, at_once: int = 64) -> Iterator[tuple[str, psutil.Process]]:
+def proxy(folder: Path, back: int, at_once: int = ingress.AT_ONCE) -> Iterator[tuple[str, psutil.Process]]:
     """HAProxy as Ray Serve would start it."""
     binary = ingress.environment(folder, at_once)["RAY_SERVE_HAPROXY_BINARY_PATH"]
     (front,) = ports.free()

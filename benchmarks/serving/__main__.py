@@ -11,7 +11,7 @@
     uvicorn-engine, litserve-engine     those with our engine
 
 Photos are sent as raw bodies; LitServe takes forms only. `bound` is 1 / (1 / echo + 1 / (cores x engine)): what serving
-would give if an answer cost as much as its two parts.
+would give if an answer cost as much as its two parts. `load_cores` is what wrk, on the same machine, took of it.
 """
 
 from __future__ import annotations

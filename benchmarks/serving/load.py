@@ -95,7 +95,7 @@ class Load:
     def run(self, url: str, connections: int, seconds: float) -> dict[str, Any]:
         """rps of good answers, p50_ms, p99_ms of these, errors; refused, too (429 and 503) where there is a pace.
 
-        And load_cores: how much of this machine wrk itself took.
+        load_cores is what wrk itself took of this machine.
         """
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "-s", str(self.script), url]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -103,6 +103,6 @@ class Load:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         found = json.loads(said[said.rindex("{") :])
         names = ("p50_ms", "p99_ms", "errors", *(["refused"] if self.paced else []))
-        busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        answered = {"rps": found["good"] / found["seconds"], **{name: found[name] for name in names}}
-        return {**answered, "load_cores": busy / found["seconds"]}
+        busy = sum(after[:2]) - sum(before[:2])  # user's and system's time
+        rates = {"rps": found["good"] / found["seconds"], "load_cores": busy / found["seconds"]}
+        return {**rates, **{name: found[name] for name in names}}

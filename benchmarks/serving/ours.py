@@ -14,8 +14,8 @@ from ray import serve
 
 from benchmarks.serving.echo import Echo
 from serve_apps import recognizer
-from sicot import cluster, config
-from sicot.endpoint import api, server
+from sicot import config
+from sicot.endpoint import server
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("port", type=int)
     options = parser.parse_args()
     settings = config.Serve(model=options.bundle, port=options.port, cache=0)
-    with cluster.session(settings.replicas * settings.threads + 2, api.at_once(settings)):
+    with server.session(settings):
         if options.what == "ours":
             recognizer.start(settings, "")
         else:

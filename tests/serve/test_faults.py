@@ -122,10 +122,10 @@ def test_a_replica_that_is_killed_is_missed_for_a_moment_and_replaced(
     before = {each.pid for each in replicas()}
     assert len(before) == 2
     with load(pair, versions[1]) as it:
-        until(lambda: it.answered.total() > 50, "nothing is answered")
+        until(lambda: it.answered.total() > 50, "nothing is answered", 60)
         os.kill(min(before), signal.SIGKILL)
         killed = time.monotonic()
-        until(lambda: len({each.pid for each in replicas()} - before) == 1, "the replica was not replaced")
+        until(lambda: len({each.pid for each in replicas()} - before) == 1, "the replica was not replaced", 60)
         time.sleep(3)
     print(f"replica: {len(it.failed)} failed in {it.seconds:.1f} s, {it.answered.total()} answered", it.failed[:3])
     assert it.wrong == []
@@ -144,11 +144,11 @@ def test_a_proxy_that_is_killed_is_missed_for_a_moment_and_replaced(
     which: str,
 ) -> None:
     with load(pair, versions[1]) as it:
-        until(lambda: it.answered.total() > 50, "nothing is answered")
+        until(lambda: it.answered.total() > 50, "nothing is answered", 60)
         for each in fronts() if which == "haproxy" else processes("HAProxyManager"):
             each.kill()
         killed, before = time.monotonic(), it.answered.total()
-        until(lambda: time.monotonic() - killed > MOST and it.answered.total() > before + 50, "no answers any more")
+        until(lambda: time.monotonic() - killed > MOST and it.answered.total() > before + 50, "no answers any more", 60)
         time.sleep(2)
     print(f"{which}: {len(it.failed)} failed in {it.seconds:.1f} s, {it.answered.total()} answered", it.failed[:3])
     assert it.wrong == []
@@ -214,7 +214,7 @@ def test_requests_under_way_are_answered_when_the_endpoint_stops(pair: str) -> N
 
     with ThreadPoolExecutor(9) as pool:
         asked = [pool.submit(ask, n) for n in range(8)]
-        until(lambda: len(begun) == 8, "requests do not begin")
+        until(lambda: len(begun) == 8, "requests do not begin", 60)
         time.sleep(0.5)
         stopping = pool.submit(server.stop)
         time.sleep(3)

@@ -88,12 +88,6 @@ def places(settings: config.Serve) -> int:
     return settings.threads * settings.max_batch + settings.max_queue
 
 
-def at_once(settings: config.Serve) -> int:
-    """How many requests a replica should be given at once, where others can wait before it: for each thread a batch,
-    and the next. With twice as many, fewer are answered under overload."""
-    return 2 * settings.threads * settings.max_batch
-
-
 class Places:
     """The free places; who finds none is sent away at once."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 
 from ray import serve
 from ray.serve import Application
@@ -15,6 +16,12 @@ from sicot.errors import UserError
 
 OWN = {"host", "port", "grpc_port"}
 """Settings that are Ray Serve's, not the application's."""
+
+
+def session(settings: config.Serve) -> AbstractContextManager[str]:
+    """As :func:`sicot.cluster.session`; a local cluster has the CPUs that the endpoint takes, and its HAProxy gives a
+    replica two batches of requests for each thread: with four, fewer are answered under overload."""
+    return cluster.session(settings.replicas * settings.threads + 2, 2 * settings.threads * settings.max_batch)
 
 
 def listen(settings: config.Serve) -> str:
