@@ -62,7 +62,7 @@ class Follow:
                     if not self._goes_on():
                         return None
                     signal.signal(signal.SIGINT, self._on_ctrl_c)
-        except Interrupted:  # while it waited for the cluster
+        except (Interrupted, KeyboardInterrupt):  # while it waited for the cluster, or asked
             return None
         finally:
             self.screen.end()
@@ -141,10 +141,7 @@ class Follow:
             return False
         question = "\nCtrl-C: detach and let the job go on, or stop it? [d/s, Enter: keep watching] "
         print(question, end="", file=sys.stderr, flush=True)
-        try:
-            answer = sys.stdin.readline().lower() or "d"
-        except KeyboardInterrupt:
-            return False
+        answer = sys.stdin.readline().lower() or "d"
         if answer.startswith("s"):
             self.cluster.stop(self.id)
             self.screen.say("stopping")
