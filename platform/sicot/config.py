@@ -464,7 +464,8 @@ class Serve(Section):
     replicas: Count = 2
     """Processes that answer."""
     threads: Count = 1
-    """Batches that a process answers at the same time, a core each; further processes are faster."""
+    """Batches that a process answers at the same time, a core each; 1: on the loop that reads requests. Further
+    processes are faster than further threads."""
     max_batch: Count = 16
     """Photos answered in one step of the model; it never waits for a fuller batch."""
     max_queue: Count = 128

@@ -12,7 +12,7 @@ from tests.builders import bundle_folder
 
 NAME = "followed"
 SETTINGS = config.Serve(
-    port=0, replicas=1, threads=2, max_batch=2, max_queue=4, max_bytes=300_000, max_pixels=1_000_000, max_k=10
+    port=0, replicas=1, threads=1, max_batch=2, max_queue=4, max_bytes=300_000, max_pixels=1_000_000, max_k=10
 )
 
 

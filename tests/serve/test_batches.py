@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from sicot.bundle import Answer, Item, Query, Ranked
 from sicot.endpoint.batches import LARGE, Batches
+from sicot.endpoint.turns import OnThreads
 from sicot.prepare.images import BadImage
 
 
@@ -90,15 +92,7 @@ def test_a_bad_question_is_its_own_fault_and_a_bug_that_of_the_batch() -> None:
     batches = Batches(model.decode, model.answer, most=8, threads=1)
 
     async def several(*titles: str) -> list[Any]:
-        model.begun.clear()
-        model.gate.clear()
-        first = asyncio.create_task(batches.ask(Query(title="first"), 1))
-        while not model.begun.is_set():
-            await asyncio.sleep(0.001)
-        asked = [asyncio.create_task(batches.ask(Query(title=title), 1)) for title in titles]
-        await asyncio.sleep(0)  # all have asked
-        model.gate.set()
-        return (await asyncio.gather(first, *asked, return_exceptions=True))[1:]
+        return await asyncio.gather(*(batches.ask(Query(title=each), 1) for each in titles), return_exceptions=True)
 
     async def conversation() -> None:
         bad, good = await several("bad", "good")
@@ -110,25 +104,55 @@ def test_a_bad_question_is_its_own_fault_and_a_bug_that_of_the_batch() -> None:
     model.run(conversation())
 
 
-def test_who_left_is_not_answered() -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_who_left_is_not_answered(threads: int) -> None:
     model = Model()
-    batches = Batches(model.decode, model.answer, most=8, threads=1)
+    batches = Batches(model.decode, model.answer, most=8, threads=threads)
 
     async def conversation() -> None:
-        model.gate.clear()
-        first = asyncio.create_task(batches.ask(Query(title="first"), 1))
-        while not model.begun.is_set():
-            await asyncio.sleep(0.001)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await batches.ask(Query(title="gone"), 1)
-        last = asyncio.create_task(batches.ask(Query(title="last"), 1))
+        asked = []
+        if threads > 1:  # the loop answers nothing meanwhile in any case
+            model.gate.clear()
+            for n in range(threads):
+                model.begun.clear()
+                asked.append(asyncio.create_task(batches.ask(Query(title=str(n)), 1)))
+                while not model.begun.is_set():
+                    await asyncio.sleep(0.001)
+        gone = asyncio.create_task(batches.ask(Query(title="gone"), 1))
+        asked.append(asyncio.create_task(batches.ask(Query(title="last"), 1)))
         await asyncio.sleep(0)  # all have asked
+        gone.cancel()
+        await asyncio.sleep(0)
         model.gate.set()
-        await asyncio.gather(first, last)
+        await asyncio.gather(*asked)
+        assert sum(model.sizes) == len(asked)
 
     model.run(conversation())
-    assert sum(model.sizes) == 2
+
+
+def test_the_loop_is_never_held_for_long() -> None:
+    class Slow(Model):
+        def answer(self, items: Sequence[Item], k: int) -> list[Answer]:
+            time.sleep(0.02 * len(items))
+            return super().answer(items, k)
+
+    model = Slow()
+    batches = Batches(model.decode, model.answer, most=16, threads=1)
+
+    async def conversation() -> float:
+        await batches.ask(Query(title="first"), 1)  # after this it knows how long one takes
+        asked = [asyncio.create_task(batches.ask(Query(title="x"), 1)) for _ in range(40)]
+        longest = 0.0
+        while not all(each.done() for each in asked):
+            begun = time.perf_counter()
+            await asyncio.sleep(0)
+            longest = max(longest, time.perf_counter() - begun)
+        return longest
+
+    longest = model.run(conversation())
+    assert sum(model.sizes) == 41
+    assert max(model.sizes) == 1
+    assert longest < 0.16  # a full batch takes twice as long
 
 
 def test_what_waits_is_answered_before_the_threads_end() -> None:
@@ -144,6 +168,7 @@ def test_what_waits_is_answered_before_the_threads_end() -> None:
         return await asyncio.gather(*asked)
 
     assert len(model.run(conversation())) == 9
-    for thread in batches.threads:
+    assert isinstance(batches.turns, OnThreads)
+    for thread in batches.turns.threads:
         thread.join(10)
         assert not thread.is_alive()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,8 @@ from sicot.client import AsyncClient, Client
 from sicot.endpoint import replica as module
 from sicot.endpoint import schema, server
 from sicot.endpoint.replica import Replica
+from sicot.endpoint.served import Served
+from sicot.endpoint.turns import OnThreads
 from sicot.errors import UserError
 from sicot.feedback import figures
 from sicot.feedback.store import Store
@@ -41,7 +44,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> config.Job:
 
 
 @pytest.fixture
-def made(store: config.Job, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Replica]]:
+def made(
+    ray_cluster: None, store: config.Job, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], Replica]]:  # a replica would start a Ray of its own
     """Makes the replica that tries version 2 beside the champion, version 1."""
     over = threading.Event()
 
@@ -53,12 +58,17 @@ def made(store: config.Job, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     registry.challenge(NAME, 2, store.tracking_uri)
     monkeypatch.setattr(logging.getLogger("sicot"), "handlers", [])  # a replica adds Ray Serve's
     monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep))
-    yield lambda: Replica(SETTINGS.model_copy(update=MODELS), store.tracking_uri, "serve_apps")
+    yield lambda: Replica(SETTINGS.model_copy(update={**MODELS, "threads": 2}), store.tracking_uri, "serve_apps")
     over.set()
 
 
 def versions(replica: Replica) -> tuple[str, str | None]:
     return replica.now.version, replica.challenger.version if replica.challenger else None
+
+
+def threads(model: Served) -> list[Thread]:
+    assert isinstance(model.batches.turns, OnThreads)
+    return model.batches.turns.threads
 
 
 def becomes(replica: Replica, champion: str, challenger: str | None) -> None:
@@ -90,7 +100,7 @@ def test_a_challenger_that_wins_is_champion_without_being_loaded_again(
     becomes(replica, "2", None)
     assert replica.now is won
     time.sleep(0.2)  # what no longer answers has been closed
-    assert all(thread.is_alive() for thread in replica.now.batches.threads)
+    assert all(thread.is_alive() for thread in threads(replica.now))
 
 
 def test_two_that_change_places_are_not_loaded_again(store: config.Job, made: Callable[[], Replica]) -> None:
@@ -102,7 +112,7 @@ def test_two_that_change_places_are_not_loaded_again(store: config.Job, made: Ca
     becomes(replica, "2", "1")
     assert (replica.now, replica.challenger) == (new, old)
     time.sleep(0.2)  # what no longer answers has been closed
-    assert all(thread.is_alive() for each in (old, replica.now) for thread in each.batches.threads)
+    assert all(thread.is_alive() for each in (old, replica.now) for thread in threads(each))
 
 
 def test_without_the_alias_an_endpoint_starts_and_takes_one_up_later(
