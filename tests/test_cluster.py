@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 
 TWICE = """
+import os
+import ray
 from sicot import cluster
-for _ in range(2):
-    with cluster.session(1):
-        print("up")
+nice = ray.remote(lambda: os.nice(0))
+for urgent in (False, True):
+    with cluster.session(1, urgent=urgent):
+        print("up", ray.get(nice.remote()) - os.nice(0))
 """
 
 
-def test_a_process_may_have_one_session_after_another() -> None:
+def test_a_process_may_have_one_session_after_another_and_an_endpoint_s_gives_way_to_nobody() -> None:
     said = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=180)
     assert said.returncode == 0, said.stderr
-    assert said.stdout.splitlines().count("up") == 2
+    assert re.findall(r"^up (\d+)$", said.stdout, re.MULTILINE) == [str(min(15, 19 - os.nice(0))), "0"]

@@ -17,11 +17,12 @@ from sicot.errors import UserError
 
 
 @contextmanager
-def session(cpus: int = 4, at_once: int = ingress.AT_ONCE) -> Iterator[str]:
+def session(cpus: int = 4, at_once: int = ingress.AT_ONCE, urgent: bool = False) -> Iterator[str]:
     """Ray for the length of the block: the cluster of ``RAY_ADDRESS`` or of this job, else a local one.
 
     A local cluster gets two logical CPUs a core, since many wait while others work, and at least ``cpus``;
-    its HAProxy gives a replica ``at_once`` requests at a time.
+    its HAProxy gives a replica ``at_once`` requests at a time. Its processes leave the processor to all others of the
+    machine, so that these go on while it trains, but not where it is ``urgent``: an endpoint's answers would come late.
     Yields the dashboard's URL ("" where there is none). A session that is already up is used and left up.
     """
     if ray.is_initialized():
@@ -33,6 +34,8 @@ def session(cpus: int = 4, at_once: int = ingress.AT_ONCE) -> Iterator[str]:
         os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")  # Ray's own, of its own calls
     with tempfile.TemporaryDirectory(prefix="sicot-") as folder:
         own = ingress.environment(Path(folder), at_once) if address == "local" else {}
+        if urgent:
+            own["RAY_worker_niceness"] = "0"
         with _environment(own), _up(address, cpus):
             yield dashboard_url()
 

@@ -19,9 +19,10 @@ OWN = {"host", "port", "grpc_port"}
 
 
 def session(settings: config.Serve) -> AbstractContextManager[str]:
-    """As :func:`sicot.cluster.session`; a local cluster has the CPUs that the endpoint takes, and its HAProxy gives a
-    replica two batches of requests for each thread: with four, fewer are answered under overload."""
-    return cluster.session(settings.replicas * settings.threads + 2, 2 * settings.threads * settings.max_batch)
+    """As :func:`sicot.cluster.session`, urgent; a local cluster has the CPUs that the endpoint takes, and its HAProxy
+    gives a replica two batches of requests for each thread: with four, fewer are answered under overload."""
+    at_once = 2 * settings.threads * settings.max_batch
+    return cluster.session(settings.replicas * settings.threads + 2, at_once, urgent=True)
 
 
 def listen(settings: config.Serve) -> str:
