@@ -215,6 +215,16 @@ def test_questions_that_wait_show_so_in_the_queue(tiny_bundle: str, monkeypatch:
     assert waited[2] > 0.15
 
 
+def test_stages_are_timed_some_times_a_second_however_many_answers_there_are() -> None:
+    noted, seen = watched()
+    begun = time.perf_counter()
+    while (over := time.perf_counter() - begun) < 0.5:
+        noted.took("model", 0.1)
+        noted.took("read", 0.1)
+    for stage in ("model", "read"):
+        assert 1 < len(seen.values["sicot_stage_seconds", stage]) <= 1 + over / telemetry.STAGE_SECONDS
+
+
 def test_answers_are_counted_by_group_and_way_of_asking_kept_ones_too(tiny_bundle: str) -> None:
     noted, seen = watched()
     served = Served(tiny_bundle, SETTINGS, "", noted)

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import FileResponse
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,14 +28,17 @@ from sicot.prepare.images import BadImage
 
 log = logging.getLogger(__name__)
 
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "geolocation=(), microphone=()",
-}
+HEADERS = [
+    (name.lower().encode(), value.encode())
+    for name, value in {
+        "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Permissions-Policy": "geolocation=(), microphone=()",
+    }.items()
+]
 RETRY_AFTER = 1
 
 
@@ -107,6 +111,14 @@ class Places:
             self.count += 1
 
 
+class Direct(APIRoute):
+    """A route whose function takes the request as it came and gives the response: FastAPI only describes it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function itself."""
+        return cast(Callable[[Request], Coroutine[Any, Any, Response]], self.endpoint)
+
+
 def create(models: Models, settings: config.Serve, page: Path, telemetry: Telemetry | None = None) -> FastAPI:
     """The application that answers through ``models`` within the limits of ``settings``; ``page`` is its web page.
 
@@ -130,7 +142,9 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
     free = Places(places(settings))
     feedback.add(app, models, settings, written, Places(feedback.PLACES))
 
-    @app.post(
+    direct = APIRouter(route_class=Direct)
+
+    @direct.post(
         "/v1/recognize",
         tags=["recognize"],
         openapi_extra=request_body(_limits(settings, models.now.info)),
@@ -170,6 +184,8 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
             no_word=answer.no_word,
         )
         return Response(said.model_dump_json(), media_type="application/json")  # FastAPI would validate it once more
+
+    app.include_router(direct)
 
     @app.get("/v1/model", tags=["about"], responses={status: errors.RESPONSES[status] for status in (401, 403, 500)})
     async def about() -> schema.About:
@@ -256,8 +272,8 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] += HEADERS
                 headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
                 headers.setdefault("Cache-Control", "no-cache" if "etag" in headers else "no-store")
                 if not given:  # who gave one, like Ray Serve's proxy, answers with it
                     headers["X-Request-ID"] = request_id

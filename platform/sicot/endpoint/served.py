@@ -78,8 +78,8 @@ class Served:
             seeing += seconds
 
         answers = self.bundle.answer(items, k, seen)
-        self.telemetry.took("model", seeing, len(items))
-        self.telemetry.took("search", time.perf_counter() - begun - seeing, len(items))
+        self.telemetry.took("model", seeing)
+        self.telemetry.took("search", time.perf_counter() - begun - seeing)
         return answers
 
     def find(self, part: str, most: int) -> tuple[int, list[schema.Known]]:
