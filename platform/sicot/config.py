@@ -467,7 +467,7 @@ class Serve(Section):
     """Batches that a process answers at the same time, a core each; 1: on the loop that reads requests. Further
     processes are faster than further threads."""
     max_batch: Count = 16
-    """Photos answered in one step of the model; it never waits for a fuller batch."""
+    """Photos answered in one step of the model; it waits no longer than a millisecond for a fuller batch."""
     max_queue: Count = 128
     """Requests that may wait in a process; more are answered 503 at once."""
     max_seconds: Positive = 10.0

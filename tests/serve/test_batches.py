@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sicot.bundle import Answer, Item, Query, Ranked
+from sicot.endpoint import turns
 from sicot.endpoint.batches import LARGE, Batches
 from sicot.endpoint.turns import OnThreads
 from sicot.prepare.images import BadImage
@@ -153,6 +154,32 @@ def test_the_loop_is_never_held_for_long() -> None:
     assert sum(model.sizes) == 41
     assert max(model.sizes) == 1
     assert longest < 0.16  # a full batch takes twice as long
+
+
+def test_as_many_as_last_time_are_waited_for_but_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model()
+    batches = Batches(model.decode, model.answer, most=8, threads=1)
+
+    async def conversation() -> list[float]:
+        monkeypatch.setattr(turns, "WAIT", 10.0)
+        for late in (False, True):  # those that were answered together ask again, some of them a little later
+            asked = []
+            for n in range(4):
+                asked.append(asyncio.create_task(batches.ask(Query(title="x"), 1)))
+                for _ in range(10 if late and n == 2 else 0):
+                    await asyncio.sleep(0)
+            await asyncio.gather(*asked)
+        monkeypatch.setattr(turns, "WAIT", 0.2)
+        took = []
+        for _ in range(2):
+            begun = time.perf_counter()
+            await batches.ask(Query(title="alone"), 1)
+            took.append(time.perf_counter() - begun)
+        return took
+
+    first, second = model.run(conversation())
+    assert model.sizes == [4, 4, 1, 1]
+    assert second < 0.15 < first
 
 
 def test_what_waits_is_answered_before_the_threads_end() -> None:

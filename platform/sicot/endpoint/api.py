@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
@@ -142,15 +142,6 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
     free = Places(places(settings))
     feedback.add(app, models, settings, written, Places(feedback.PLACES))
 
-    direct = APIRouter(route_class=Direct)
-
-    @direct.post(
-        "/v1/recognize",
-        tags=["recognize"],
-        openapi_extra=request_body(_limits(settings, models.now.info)),
-        response_model=schema.Recognition,
-        responses={200: {"content": {"application/json": {"example": schema.EXAMPLE}}}, **errors.RESPONSES},
-    )
     async def recognize(request: Request) -> Response:
         """Rank the classes for a photo, for words, or for both.
 
@@ -185,7 +176,16 @@ def create(models: Models, settings: config.Serve, page: Path, telemetry: Teleme
         )
         return Response(said.model_dump_json(), media_type="application/json")  # FastAPI would validate it once more
 
-    app.include_router(direct)
+    app.router.add_api_route(
+        "/v1/recognize",
+        recognize,
+        methods=["POST"],
+        tags=["recognize"],
+        openapi_extra=request_body(_limits(settings, models.now.info)),
+        response_model=schema.Recognition,
+        responses={200: {"content": {"application/json": {"example": schema.EXAMPLE}}}, **errors.RESPONSES},
+        route_class_override=Direct,
+    )
 
     @app.get("/v1/model", tags=["about"], responses={status: errors.RESPONSES[status] for status in (401, 403, 500)})
     async def about() -> schema.About:

@@ -1,8 +1,8 @@
 """Questions that wait together are answered together.
 
-Nobody waits for more to come than has arrived: a lone question is answered at once, and under load the batches fill by
-themselves. Small photos are decoded by whoever answers them: handing each from one thread to another costs more than
-that. Large ones, which would hold up the others of their batch, are decoded by another thread first.
+A lone question is answered at once, and under load the batches fill by themselves. Small photos are decoded by whoever
+answers them: handing each from one thread to another costs more than that. Large ones, which would hold up the others
+of their batch, are decoded by another thread first.
 """
 
 from __future__ import annotations
