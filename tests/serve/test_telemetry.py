@@ -150,7 +150,13 @@ def test_strangers_add_no_label(requests: list[tuple[str, str, dict[str, str], s
     asked(
         noted,
         *(
-            {"method": method, "url": f"/{path}", "params": fields, "data": fields, "headers": {"x-request-id": name}}
+            {
+                "method": method,
+                "url": f"http://localhost/{path}",
+                "params": fields,
+                "data": fields,
+                "headers": {"x-request-id": name},
+            }
             for method, path, fields, name in requests
         ),
     )
