@@ -33,9 +33,9 @@ def session(cpus: int = 4, at_once: int = ingress.AT_ONCE, urgent: bool = False)
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
         os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")  # Ray's own, of its own calls
     with tempfile.TemporaryDirectory(prefix="sicot-") as folder:
-        own = ingress.environment(Path(folder), at_once) if address == "local" else {}
-        if urgent:
-            own["RAY_worker_niceness"] = "0"
+        own = {}
+        if address == "local":
+            own = ingress.environment(Path(folder), at_once) | ({"RAY_worker_niceness": "0"} if urgent else {})
         with _environment(own), _up(address, cpus):
             yield dashboard_url()
 

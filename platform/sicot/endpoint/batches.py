@@ -82,7 +82,9 @@ class Batches:
         if not ready:
             return
         batch = list(ready)
-        self._note(batch)
+        if self.telemetry:
+            self.telemetry.took("queue", batch[0].waited)
+            self.telemetry.batch(len(batch))
         outcomes: Sequence[Any]
         try:
             answers = self.answer(list(ready.values()), max(asked.k for asked in batch))
@@ -92,12 +94,6 @@ class Batches:
         except Exception as error:  # noqa: BLE001  whoever asked gets it
             outcomes = [error] * len(batch)
         batch[0].loop.call_soon_threadsafe(_settle, list(zip(batch, outcomes, strict=True)))
-
-    def _note(self, batch: Sequence[Asked]) -> None:
-        if self.telemetry:
-            for asked in batch:
-                self.telemetry.took("queue", asked.waited)
-            self.telemetry.batch(len(batch))
 
 
 def _settle(outcomes: Sequence[tuple[Asked, Answer | Exception]]) -> None:

@@ -38,7 +38,7 @@ class Asked:
     """The question made ready."""
     waiting_since: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
-    """Seconds, for a thread that decodes and for one that answers."""
+    """Seconds, to be decoded and to be answered."""
 
     def wait(self) -> None:
         """Begin to."""
